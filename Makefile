@@ -1,28 +1,36 @@
 # One virtual environment for all targets, in .venv, created with PYTHON.
 PYTHON ?= python3
 BIN = .venv/bin
+# The first of four ports of run and run-feed: 8080, or 8090 and so on if they are in use.
+PORT = $(shell $(PYTHON) -c 'import socket; \
+    print(next(port for port in range(8080, 9000, 10) \
+        if all(socket.socket().connect_ex(("127.0.0.1", port + i)) for i in range(4))))')
 # The simulator's ZeroMQ address in run-feed.
-FEED = tcp://127.0.0.1:7817
-# The simulator's GTFS there; the default address is for installations.
-GTFS = http://127.0.0.1:8083/govi/
+FEED = ipc://$(CURDIR)/.venv/feed
+CACHE = $(BIN)/twistd --nodaemon --pidfile= govi-cache --listen tcp:$$port \
+    --admin tcp:$$((port + 1)):interface=127.0.0.1
+# make 3.81, as of macOS, cannot collect the output of parallel targets.
+SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
-    configuration examples screenshots bench bench-hits bench-live bench-scale bench-share bench-quick lint \
-    check pin clean
+    test-documentation test-release simulate simulate-check configuration examples screenshots bench bench-hits \
+    bench-live bench-scale bench-share bench-quick lint check pin release clean
 
-run: .venv/ready  ## Serve the demo on port 8080.
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache
+run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
+	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
 
-run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ.
+run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over ZeroMQ, or the next free one.
 	@trap 'kill $$simulator $$cache 2>/dev/null; wait' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM; \
-	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --feed $(FEED) & simulator=$$!; \
-	$(BIN)/twistd --nodaemon --pidfile= govi-cache --feed $(FEED) --gtfs $(GTFS) & cache=$$!; wait $$cache
+	port=$(PORT); \
+	$(BIN)/twistd --nodaemon --pidfile= govi-simulator --listen tcp:$$((port + 3)):interface=127.0.0.1 \
+	    --feed $(FEED) & simulator=$$!; \
+	$(CACHE) --feed $(FEED) --gtfs http://127.0.0.1:$$((port + 3))/govi/ & cache=$$!; wait $$cache
 
 test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
-	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-integration
+	$(MAKE) --jobs=2 $(SYNC) --no-print-directory test-units test-integration
 
 test-units: .venv/ready
 	$(BIN)/pytest --ignore=tests/integration
@@ -30,16 +38,26 @@ test-units: .venv/ready
 test-integration: .venv/ready
 	@command -v redis-server valkey-server >/dev/null || \
 	    echo "redis-server is not installed (apt install redis-server): the tests of shared boards are skipped"
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest tests/integration --numprocesses=3 --dist=worksteal
 
 test-trial: .venv/ready
 	$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests
+
+simulate: .venv/ready  ## Run the program in simulated worlds: ten minutes of seeds, or SEED=7, for HOURS=1 each.
+	@$(BIN)/python -m tests.simulation --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
+	    $(if $(SECONDS),--seconds $(SECONDS))
+
+simulate-check: .venv/ready  ## Plant the faults of tests/simulation/planted, each in a copy, and see them found.
+	$(BIN)/python -m tests.simulation.planted
 
 test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium).
 	$(BIN)/pytest tests/browser
 
 test-contract: .venv/contract  ## Check the program against its /openapi.json with schemathesis.
 	$(BIN)/pytest tests/contract
+
+test-documentation: .venv/ready  ## Run every command of the documents in a fresh clone (as root: all of them).
+	$(BIN)/pytest tests/documentation
 
 test-deployment: .venv/ready  ## Try the files in etc/ with the proxies that are installed (apt install haproxy nginx caddy apache2).
 	$(BIN)/pytest tests/deployment
@@ -89,6 +107,10 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+.venv/release: .ci/requirements.txt .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 # Schemathesis is large, too, and only the contract tests need it.
 .venv/contract: tests/contract/requirements.txt .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
@@ -101,6 +123,14 @@ pin: .venv/ready  ## Pin the development environment again, after a change of th
 	$(PIN) --group dev --output-file requirements.txt
 	$(PIN) --group browser --constraint requirements.txt --output-file tests/browser/requirements.txt
 	$(PIN) --group contract --constraint requirements.txt --output-file tests/contract/requirements.txt
+	$(PIN) --group release --constraint requirements.txt --output-file .ci/requirements.txt
+	$(PIN) --extra manhole --constraint requirements.txt --generate-hashes --output-file requirements-release.txt
+
+release: .venv/release  ## Build wheel, sdist, SBOM, licences and checksums into dist/, the same bytes everywhere.
+	.ci/release
+
+test-release: .venv/release  ## Build the release twice, in two directories with two umasks, and compare.
+	$(BIN)/pytest tests/release
 
 clean:
 	rm -rf .venv dist _trial_temp*

@@ -160,7 +160,9 @@ def govi_cache(
         f"--admin=tcp:{port + 1}:interface=127.0.0.1",
         f"--callback=tcp:{port + 2}:interface=127.0.0.1",
     ]
-    command = [sys.executable, str(twistd), "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *options]
+    has_source = any(option.startswith(("--source", "--feed", "--timetable", "--gateway-url")) for option in options)
+    source = [] if has_source else ["--source=demo"]
+    command = [sys.executable, str(twistd), "--nodaemon", "--pidfile=", "govi-cache", *endpoints, *source, *options]
     return running_server(name, port, command, folder, path, cores=cores)
 
 

@@ -29,6 +29,7 @@ PATH = "/kv55/57330430"
 REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 CONFIG = """
 listen = ["tcp:{port}"]
+modules.kv55.source = "demo"
 modules.kv55.callback = "tcp:{callback}:interface=127.0.0.1"
 access.unlimited = ["127.0.0.1/32"]
 """

@@ -1,4 +1,4 @@
-"""Measures the time and the memory of govi-stats for a log of so many megabytes.
+"""Measures the time and the memory of `govi-cache stats` for a log of so many megabytes.
 
     python bench/stats.py [--megabytes 1000] [--log FILE] [--html FILE]
 
@@ -70,7 +70,7 @@ def write_log(path: Path, size: int) -> None:
 
 
 def main() -> None:
-    """Write the log, run govi-stats, and report its time and memory."""
+    """Write the log, run `govi-cache stats`, and report its time and memory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--log", type=Path, help="file of the log; an existing one is used")
@@ -80,7 +80,7 @@ def main() -> None:
         log = options.log or Path(folder, "statistics.log")
         if not log.exists():
             write_log(log, options.megabytes * 1_000_000)
-        command = "import sys; from govi_server.command.stats import main; main()"
+        command = "import sys; from govi_server.command.stats import stats; stats()"
         page = ["--html", options.html] if options.html else []
         start = time.monotonic()
         child = subprocess.Popen([sys.executable, "-c", command, *page, str(log)])

@@ -4,6 +4,8 @@ Longer than other modules, since every component is made here, each in a few lin
 """
 
 import os
+import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -48,6 +50,7 @@ from govi_server.operations.history import RecentHistory
 from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.readiness import Readiness
+from govi_server.operations.reloading import Reloading
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
 from govi_server.pages.front_page import SourceDescription
@@ -60,8 +63,9 @@ from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.runtime.program import Program
+from govi_server.runtime.text import pluralize
 from govi_server.runtime.turn_watch import TurnWatch
-from govi_server.runtime.version import VERSION
+from govi_server.runtime.version import SOFTWARE, VERSION
 from govi_server.server import Server
 from govi_server.settings import Config, ManholeSettings, ModuleSettings, ShareSettings, parse_networks
 from govi_server.settings_loader import setting_name, shown
@@ -94,32 +98,50 @@ MAX_CALLBACK_CONNECTIONS = 1024
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
 
-PUBLIC_HEADERS = public_headers("Feed-State")
+SERVER = {"Server": SOFTWARE}
+"""The header field of every response that names the program (RFC 9110, section 10.2.4)."""
+
+DEMO = {"Data-Source": "demo"}
+"""The header field of every response of a demo, so that its departures are not taken for real ones."""
+
+RELOADABLE_ACCESS = ("per_client", "rate", "burst", "unlimited", "proxies", "header")
+"""The settings of [access] that can be reloaded: all but connections, which is fitted to the limit of open files."""
 
 log = Logger()
 
 
-def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) -> OrderedMultiService:
+def make_service(
+    config: Config, reactor: Any, log_file: LogFile | None = None, load: Callable[[], Config] | None = None
+) -> OrderedMultiService:
     """Return the service tree of a configuration, which logs to a file if there is one.
 
-    Raises ConfigError or StartupError.
+    load: returns the configuration on SIGHUP, when it may have changed. Raises ConfigError or StartupError.
 
     Services start in this order and stop in reverse order, one after another. So on SIGTERM the public server first
-    stops listening and drains; then the last snapshot is written, the operators' endpoints close, the sources and
-    their callback endpoints stop, and finally the statistics log is closed.
+    stops listening and drains; then the operators' endpoints close, the sources and their callback endpoints stop,
+    the last snapshot is written, with what has arrived until then, and finally the statistics log is closed.
     """
     if config.admin.probe and not is_timing_point_code(config.admin.probe):
         raise ConfigError(
             f"admin.probe: invalid TimingPointCode {shown(config.admin.probe)} (expected {TIMING_POINT_CODE_FORMAT})"
         )
-    services, modules = Program(reactor, log_file), MultiService()
+    services, sources = Program(reactor, log_file, config.log.format), OrderedMultiService()
+    modules = MultiService()
+    if config.is_demo:
+        log.warn("Demo: all departures are fictional; start with another --source to serve real ones")
     statistics = statistics_publisher()
     connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     server = (_origin if config.workers else _public_server)(config, modules, connections, statistics, reactor)
     components = Components(server)
+    services.manager.status = lambda: pluralize(components.figures.connections, "connection")
+    levels = LogLevels(config.log.levels)
+    components.appliers["log.levels"] = lambda changed: levels.configure(changed.log.levels)
+    for setting in () if config.workers else RELOADABLE_ACCESS:  # workers receive their limits when they start
+        components.appliers[f"access.{setting}"] = lambda changed: server.access.change_limits(changed.access)
 
     services.addService(ClockWatch(reactor))
-    if isinstance(reactor, ReactorBase):  # tests use other clocks
+    if isinstance(reactor, ReactorBase):  # tests use other clocks, and observe the log themselves
+        services.addService(levels)
         components.turns = TurnWatch(reactor)
         services.addService(components.turns)
         services.addService(GarbageCollection(reactor))
@@ -130,15 +152,18 @@ def make_service(config: Config, reactor: Any, log_file: LogFile | None = None) 
         )
         services.addService(components.statistics)
         services.logs.append(components.statistics)
-    runner = add_modules(services, modules, config, components, reactor)
+    runner = add_modules(sources, modules, config, components, reactor)
     components.modules = tuple(str(module.name) for module in modules)
-    services.addService(modules)
-    if config.admin.listen or config.manhole.listen:
-        services.addService(_operations(config, components, statistics, reactor))
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
         components.snapshots = Snapshots(caches, components.feed, config.snapshot, reactor, runner.cooperator)
         services.addService(components.snapshots)
+    services.addService(sources)
+    services.addService(modules)
+    if config.admin.listen or config.manhole.listen:
+        services.addService(_operations(config, components, statistics, levels, reactor))
+    if load is not None:
+        services.addService(Reloading(config, load, components.appliers))
     if config.workers:
         components.workers = _worker_pool(config, components, statistics, reactor)
         services.addService(components.workers)
@@ -163,7 +188,7 @@ def _public_server(
         clock=reactor,
         find_module=modules.getServiceNamed,
         limits=config.limits,
-        headers=PUBLIC_HEADERS,
+        headers=response_headers(config),
         access=ClientLimits(reactor, msgspec.structs.replace(config.access, connections=connections)),
         name=NAME,
         observer=statistics,
@@ -206,7 +231,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         modules=list(components.modules),
         limits=config.limits,
         access=config.access,
-        headers=list(PUBLIC_HEADERS.items()),
+        headers=list(response_headers(config).items()),
     )
     log.info("{n} workers serve clients", n=config.workers)
     return WorkerPool(
@@ -219,6 +244,13 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         statistics,
         _log_url,
     )
+
+
+def response_headers(config: Config) -> dict[str, str]:
+    """Return the header fields of every response of the public server."""
+    if config.is_demo:
+        return {**SERVER, **public_headers("Feed-State", *DEMO), **DEMO}
+    return {**SERVER, **public_headers("Feed-State")}
 
 
 def _log_url(address: IAddress, scheme: str) -> None:
@@ -289,10 +321,10 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     else:
         displays = CacheDisplays(next(iter(components.gateways.values())).cache, reactor)
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
-    documentation = Documentation(lambda: modules, VERSION, config.access)
+    documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
     for page in (
         Front(sources, components.feed, VERSION, STATION if config.is_demo else ""),
-        BoardPages(displays, reactor),
+        BoardPages(displays, reactor, config.is_demo),
         Events(displays, reactor),
         Assets(),
         *openapi_modules(documentation),
@@ -362,8 +394,8 @@ def _add_gateway(
     gateway = Gateway(
         poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
     )
-    allow = parse_networks(settings.allow)
-    callback = Callback(gateway, allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
+    callback = Callback(gateway, settings.allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
+    components.appliers[f"modules.{name}.allow"] = lambda changed: callback.set_allow(changed.modules[name].allow)
     callback_server = Server(
         "",
         0,
@@ -371,6 +403,7 @@ def _add_gateway(
         clock=reactor,
         find_module=lambda segment: callback,
         limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=CALLBACK_DRAIN_SECONDS),
+        headers=SERVER,
         access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=MAX_CALLBACK_CONNECTIONS)),
         name=f"{name} callbacks",
         observer=server.observer,
@@ -449,7 +482,7 @@ class _ListeningAddress:
 
 
 def _operations(
-    config: Config, components: Components, statistics: LogPublisher, reactor: Any
+    config: Config, components: Components, statistics: LogPublisher, levels: LogLevels, reactor: Any
 ) -> OrderedMultiService:
     """Return the operators' endpoints, and the log observers that supply their data."""
     batcher = StatisticsBatcher(NAME)
@@ -457,7 +490,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION)
+    status = Status(components, history, health_monitor, reactor, VERSION, config.is_demo)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -468,9 +501,10 @@ def _operations(
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
+        components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:
-        _add_manhole(services, config.manhole, components, history, status, reactor)
+        _add_manhole(services, config.manhole, components, history, status, levels, reactor)
     return services
 
 
@@ -480,21 +514,20 @@ def _add_manhole(
     components: Components,
     history: RecentHistory,
     status: Status,
+    levels: LogLevels,
     reactor: Any,
 ) -> None:
     """Add the Python prompt over SSH. Its dependencies are optional, so it is imported here."""
     try:
         from govi_server.operations.manhole import KeysFile, Manhole
     except ImportError as error:
-        extra = "requires the extra \"manhole\": pip install '.[manhole]' in the checkout"
-        raise StartupError(f"{setting_name('manhole.listen')}: {extra} ({error})") from None
-    levels = LogLevels()
+        command = f"{sys.executable} -m pip install 'twisted[conch]'"
+        raise StartupError(f"{setting_name('manhole.listen')}: requires conch: {command} ({error})") from None
     commands = ManholeCommands(components, status, levels, reactor, reactor.stop)
     namespace = {
         "components": components, "server": components.server, "gateways": components.gateways,
         "feed": components.feed, "history": history, "reactor": reactor,
     }  # fmt: skip
     manhole = Manhole(reactor, KeysFile(settings.keys), commands, namespace)
-    services.addService(levels)
     services.addService(Drain(manhole.close))
     services.addService(Listener(reactor, setting_name("manhole.listen"), settings.listen, cast(Any, manhole)))

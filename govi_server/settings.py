@@ -23,6 +23,9 @@ GATEWAY_URL = "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV"
 """The GOVI gateway (docs/protocols.md, section 1.1)."""
 SUBSCRIBER_ID = "openOV"
 SOURCES = ("demo", "govi", "kv78turbo")
+CONFIG_VERSION = 2
+"""The version of the configuration's format; files of 0.1.0, version 1, are valid as well."""
+LOG_FORMATS = ("auto", "text", "json", "journal")
 PROXY_HEADERS = ("X-Forwarded-For", "Forwarded", "")
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -111,6 +114,11 @@ ENGINE = _string("URL", "redis://host:6379/0", re.compile(r"(?:(?:redis|valkey)s
 PREFIX = _string("prefix", "govi-cache", re.compile(r"[!-~]{1,100}").fullmatch)
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
 
+LOG_FORMAT = SettingType("value", "auto, text, json or journal", LOG_FORMATS.__contains__)
+LOG_LEVEL = _string(
+    "log level", "govi_server.kv55=debug", re.compile(r"[A-Za-z0-9_.]*=(?:debug|info|warn|error|critical)").fullmatch
+)
+
 _SECONDS = "a number of seconds above 0, at most 86400"
 Seconds = Annotated[
     float, SettingType("value", _SECONDS, lambda value: type(value) in (int, float) and 0 < value <= 86400, "seconds")
@@ -131,11 +139,11 @@ class ModuleSettings(Struct, frozen=True):
     source: Annotated[
         str,
         SOURCE,
-        "Source of departures: demo (a simulated gateway and town inside the process), govi (the gateway at "
-        "gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's paths, "
-        "/places, /near and /siri.",
+        "Source of departures, which must be chosen: demo (a fictional town, simulated inside the process), govi "
+        "(the gateway at gateway_url) or kv78turbo (the live feed of [feed]). demo and kv78turbo also serve OVapi's "
+        "paths, /places, /near and /siri.",
         Option("source", "s"),
-    ] = "demo"
+    ] = ""
     gateway_url: Annotated[
         str,
         URL,
@@ -191,7 +199,10 @@ class AdminSettings(Struct, frozen=True):
 
 
 class ManholeSettings(Struct, frozen=True):
-    """A Python prompt inside the server, over SSH, for operators. It needs the extra govi-server[manhole]."""
+    """A Python prompt inside the server, over SSH, for operators.
+
+    It needs Twisted's SSH server: pip install 'twisted[conch]'.
+    """
 
     listen: Annotated[
         str,
@@ -205,6 +216,23 @@ class ManholeSettings(Struct, frozen=True):
         "server's own key is created at the first start, in a file of the same name with the suffix .host.",
         Option("manhole-keys"),
     ] = ""
+
+
+class LogSettings(Struct, frozen=True):
+    """The log of the program."""
+
+    format: Annotated[
+        str,
+        LOG_FORMAT,
+        "Form of the log: text, json (one object per line), journal (lines with priorities for journald), or auto: "
+        "journal if stdout is the journal, else text.",
+        Option("log-format"),
+    ] = "auto"
+    levels: Annotated[
+        tuple[Annotated[str, LOG_LEVEL], ...],
+        "Lowest levels that are written, by namespace, such as govi_server.kv55=debug; without a namespace, =warn, "
+        "of all others. The default is info.",
+    ] = ()
 
 
 class SnapshotSettings(Struct, frozen=True):
@@ -439,6 +467,9 @@ class FeedSettings(Struct, frozen=True):
 class Config(Struct, frozen=True):
     """The complete configuration."""
 
+    version: Annotated[
+        int, _whole_number(1, CONFIG_VERSION), "Version of this file's format; a file of a later version is an error."
+    ] = CONFIG_VERSION
     listen: Annotated[
         tuple[Annotated[str, ENDPOINT], ...], "Endpoints that serve clients.", Option("listen", "l")
     ] = ("tcp:8080",)
@@ -451,6 +482,7 @@ class Config(Struct, frozen=True):
         Option("workers", "w"),
     ] = 0
     modules: dict[str, ModuleSettings] = msgspec.field(default_factory=dict)
+    log: LogSettings = LogSettings()
     statistics: StatisticsSettings = StatisticsSettings()
     admin: AdminSettings = AdminSettings()
     manhole: ManholeSettings = ManholeSettings()
@@ -469,8 +501,8 @@ class Config(Struct, frozen=True):
 
     @property
     def is_demo(self) -> bool:
-        """Whether the departures and the live feed are simulated."""
-        return not self.is_live and any(module.source == "demo" for module in self.modules.values())
+        """Whether the departures are those of the fictional town."""
+        return any(module.source == "demo" for module in self.modules.values())
 
     @property
     def is_live(self) -> bool:

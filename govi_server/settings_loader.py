@@ -4,7 +4,7 @@ import inspect
 import re
 import tomllib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, time
 from difflib import get_close_matches
 from ipaddress import ip_network
@@ -17,6 +17,8 @@ from msgspec import Struct
 from govi_server.errors import ConfigError
 from govi_server.settings import (
     GATEWAY_URL,
+    LOG_FORMAT,
+    LOG_FORMATS,
     PROXY_HEADER,
     PROXY_HEADERS,
     SOURCE,
@@ -27,6 +29,8 @@ from govi_server.settings import (
     Option,
     SettingType,
 )
+
+SOURCE_MEANINGS = "demo: a fictional town, govi: a gateway, or kv78turbo: the live feed"
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9-]+")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -76,7 +80,7 @@ def _setting(hint: Any, default: Any) -> Setting:
     return Setting(default, description, setting_type, is_array, option)
 
 
-def _joined(name: str, key: str) -> str:
+def joined(name: str, key: str) -> str:
     """Return the dotted key of a key in the table of this name."""
     key = key if _BARE_KEY.fullmatch(key) else shown(key)
     return f"{name}.{key}" if name else key
@@ -89,13 +93,29 @@ MODULE = CONFIGURATION.tables["modules"].tables["kv55"]
 def settings_of(table: Table, name: str = "") -> Iterator[tuple[str, Setting]]:
     """Return all settings of a table and of the tables in it, with their dotted keys."""
     for key, setting in table.settings.items():
-        yield _joined(name, key), setting
+        yield joined(name, key), setting
     for key, inner in table.tables.items():
-        yield from settings_of(inner, _joined(name, key))
+        yield from settings_of(inner, joined(name, key))
 
 
 SETTINGS = dict(settings_of(CONFIGURATION))
 """All settings by their dotted keys, those of a module as modules.kv55."""
+
+
+class Problem(NamedTuple):
+    """A problem of the configuration. name: of the setting or option. key: the dotted key, "" for an option's."""
+
+    name: str
+    text: str
+    key: str
+
+
+class Loaded(NamedTuple):
+    """The valid settings, with the problems of the others. values: the valid ones that are set, as in TOML."""
+
+    config: Config
+    problems: list[Problem]
+    values: dict[str, Any]
 
 
 def load(path: str | None, options: Mapping[str, Any]) -> Config:
@@ -105,12 +125,20 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
     the key, or the option. The file is checked first: an invalid value in it is an error even if an option overrides
     it.
     """
-    values: dict[str, Any] = {}
-    prefix = f"{path}: " if path is not None else ""
-    if path is not None:
-        values = _read(path)
-        for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
-            raise ConfigError(f"{prefix}{key}: {problem}")
+    loaded = load_valid(path, options)
+    for name, text, key in loaded.problems:
+        raise ConfigError(f"{path}: {name}: {text}" if key and path is not None else f"{name}: {text}")
+    return loaded.config
+
+
+def load_valid(path: str | None, options: Mapping[str, Any]) -> Loaded:
+    """Return the configuration without its invalid settings, and all its problems, in the order of load().
+
+    Raises ConfigError if the file cannot be read or parsed.
+    """
+    values: dict[str, Any] = {} if path is None else _read(path)
+    problems = [Problem(key, text, key) for key, text in _invalid_in_table(values, CONFIGURATION, "")]
+    values = _without(values, problems)
     modules = list(values.get("modules", {}))
     for key, value in options.items():
         *tables, name = key.split(".")
@@ -118,12 +146,27 @@ def load(path: str | None, options: Mapping[str, Any]) -> Config:
         for inner in tables:
             table = table.setdefault(inner, {})
         table[name] = value
-    for key, problem in _invalid_in_table(values, CONFIGURATION, ""):
-        raise ConfigError(f"{_option_name(key)}: {problem}")
+    of_options = [Problem(option_name(key), text, key) for key, text in _invalid_in_table(values, CONFIGURATION, "")]
+    values = _without(values, of_options)
+    problems += [problem._replace(key="") for problem in of_options]
     config = msgspec.convert(values, Config)
-    for key, problem in (*_unused_options(modules, options, config), *_conflicts(config)):
-        raise ConfigError(f"{_option_name(key) if key in options else f'{prefix}{key}'}: {problem}")
-    return config
+    invalid = {problem.key.partition("[")[0] for problem in (*problems, *of_options)}
+    for key, text in (*_unused_options(modules, options, config), *_conflicts(config)):
+        if key not in invalid:  # otherwise it follows from the first problem
+            is_option = key in options
+            problems.append(Problem(option_name(key) if is_option else key, text, "" if is_option else key))
+    return Loaded(config, problems, values)
+
+
+def _without(values: dict[str, Any], problems: Iterable[Problem], name: str = "") -> dict[str, Any]:
+    """Return the settings of a table without those that have problems."""
+    invalid = {problem.key.partition("[")[0] for problem in problems}
+    paths = {key: joined(name, key) for key in values}
+    return {
+        key: _without(value, problems, paths[key]) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if paths[key] not in invalid
+    }
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -154,7 +197,7 @@ def setting_name(key: str) -> str:
     return f"{key} (--{setting.option.name})" if setting is not None and setting.option is not None else key
 
 
-def _option_name(key: str) -> str:
+def option_name(key: str) -> str:
     """Return the option of a setting. key: of the setting, or of an element of it."""
     option = SETTINGS[key.partition("[")[0]].option
     assert option is not None
@@ -172,7 +215,7 @@ def _invalid_in_table(values: object, table: Table, name: str) -> Problems:
         yield name, f"invalid value {shown(values)} (expected a table)"
         return
     for key, value in values.items():
-        path = _joined(name, key)
+        path = joined(name, key)
         if key in table.settings:
             yield from _invalid_values(value, table.settings[key], path)
         elif path == "modules":
@@ -189,9 +232,9 @@ def _invalid_modules(modules: object) -> Problems:
         return
     for name, values in modules.items():
         if _MODULE_NAME.fullmatch(name):
-            yield from _invalid_in_table(values, MODULE, _joined("modules", name))
+            yield from _invalid_in_table(values, MODULE, joined("modules", name))
         else:
-            yield "modules", f"invalid name {shown(name)} (expected letters, digits and hyphens)"
+            yield joined("modules", name), "invalid name (expected letters, digits and hyphens)"
 
 
 def _invalid_values(value: Any, setting: Setting, path: str) -> Problems:
@@ -215,7 +258,7 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
     """Yield the options that have no effect, or an unexpected one. in_file: the names of the file's modules."""
     adds_module = in_file and "kv55" not in in_file and "modules.kv55.callback" in options
     if adds_module and "modules.kv55.source" not in options:
-        others = _alternatives([_joined("modules", name) for name in in_file])
+        others = _alternatives([joined("modules", name) for name in in_file])
         yield "modules.kv55.callback", f"there is no module kv55, only {others} (expected --source to add it)"
     source = next(iter(config.modules.values())).source
     for key, is_used in (
@@ -223,7 +266,7 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
         ("feed.gtfs", config.is_live or not config.feed.gtfs),
         ("feed.timetable", config.is_live or config.is_demo),
     ):
-        if key in options and not is_used:
+        if source and key in options and not is_used:
             yield key, f"not used by source {source!r} (expected source 'kv78turbo')"
     if "manhole.keys" in options and not config.manhole.listen:
         yield "manhole.keys", "not used without manhole.listen (--manhole)"
@@ -232,9 +275,12 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
 def _conflicts(config: Config) -> Problems:
     """Yield the settings that are valid, but conflict with others."""
     callbacks: dict[str, str] = {}
+    others = [module.source for module in config.modules.values() if module.source not in ("", "demo")]
     for name, module in config.modules.items():
         key = f"modules.{name}"
-        if module.source != "govi" and module.gateway_url != GATEWAY_URL:
+        if module.source == "demo" and others:
+            yield f"{key}.source", f"'demo' cannot be combined with the source {others[0]!r} of another module"
+        if module.source not in ("", "govi") and module.gateway_url != GATEWAY_URL:
             yield f"{key}.gateway_url", f"not used by source {module.source!r} (expected source 'govi')"
         if module.source == "demo" and not module.callback.startswith("tcp"):
             yield f"{key}.callback", f"invalid endpoint {module.callback!r} (source 'demo' expects a tcp endpoint)"
@@ -259,6 +305,10 @@ def _conflicts(config: Config) -> Problems:
     if answer >= connection:
         bound = f"it must be below limits.connection ({connection:g}), so that clients get a 504, not a 406"
         yield "gateway.answer", f"{answer:g} is too large: {bound}"
+    for name, module in config.modules.items():
+        if not module.source:
+            where = ", here or with --source" if name == "kv55" else ""
+            yield f"modules.{name}.source", f"no source is chosen (expected {SOURCE_MEANINGS}{where})"
 
 
 # Messages.
@@ -268,7 +318,7 @@ def _unknown(key: str, table: Table, name: str) -> str:
     """Return the message for an unknown key, with the nearest key, the same key of other tables, or all keys."""
     known = [*table.settings, *table.tables]
     matches = get_close_matches(key, known, 1) or [match for match in known if match.endswith(f"_{key}")]
-    near = [_joined(name, match) for match in matches]
+    near = [joined(name, match) for match in matches]
     elsewhere = [path for path in (*SETTINGS, "modules.kv55") if path.rpartition(".")[2] == key]
     if suggestions := near or elsewhere:
         return f"unknown setting; did you mean {' or '.join(map(repr, suggestions))}?"
@@ -288,6 +338,10 @@ def _invalid(value: object, setting_type: SettingType) -> str:
     return text if guess is None else f"{text}; did you mean {shown(guess)}?"
 
 
+WORDS = {SOURCE: SOURCES, PROXY_HEADER: PROXY_HEADERS, LOG_FORMAT: LOG_FORMATS}
+"""The types of settings whose values are words."""
+
+
 def _guesses(value: object, setting_type: SettingType) -> list[Any]:
     """Return the values that may have been intended; they may be invalid, too."""
     text = str(value).strip()
@@ -303,8 +357,8 @@ def _guesses(value: object, setting_type: SettingType) -> list[Any]:
         case "host":
             return [text.rpartition("://")[2].partition("/")[0].partition(":")[0]]
         case _:
-            if setting_type in (SOURCE, PROXY_HEADER):
-                values = SOURCES if setting_type is SOURCE else PROXY_HEADERS
+            if setting_type in WORDS:
+                values = WORDS[setting_type]
                 lower = {value.lower(): value for value in values}
                 return [lower[match] for match in get_close_matches(text.lower(), lower, 1)]
             return _numbers(text)

@@ -1,6 +1,7 @@
 """The command ``twistd govi-cache``: its options and its service."""
 
 import gc
+import os
 import re
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -15,6 +16,8 @@ from govi_server.runtime.program import open_log_file
 from govi_server.runtime.text import printable
 from govi_server.runtime.version import version_text
 from govi_server.settings_loader import SETTINGS, Setting, load
+
+CONFIG_HELP = "Configuration file (TOML); etc/govi-cache.toml lists all settings."
 
 SOURCE = "modules.kv55.source"
 IMPLIED_SOURCES = {
@@ -59,7 +62,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = "Serves the next departures of a stop, GET /kv55/<TimingPointCode>, from memory."
     optParameters = [
-        ["config", "c", None, "Configuration file (TOML); etc/govi-cache.toml lists all settings."],
+        ["config", "c", None, CONFIG_HELP],
         *(
             [setting.option.name, setting.option.letter, None, option_help(key)]
             for key, setting in SETTINGS.items()
@@ -100,11 +103,14 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     if reactor is None:
         from twisted.internet import reactor
     install()
-    path = options["config"]
+    path, settings = options["config"], options.settings()
+    absolute_path = os.path.abspath(path) if path is not None else None  # twistd changes its directory
     try:
-        config = load(path, options.settings())
+        config = load(path, settings)
         try:
-            service = make_service(config, reactor, open_log_file(options.parent))
+            service = make_service(
+                config, reactor, open_log_file(options.parent), lambda: load(absolute_path, settings)
+            )
         except ConfigError as error:  # about a setting without an option
             raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from govi_server.settings import SOURCES
 from govi_server.settings_loader import CONFIGURATION, Setting, Table
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +17,8 @@ MAX_COLUMNS = 118
 TOML_HEAD = """\
 The configuration of govi-cache: twistd -n govi-cache --config etc/govi-cache.toml
 
-Every setting is here with its default; a file needs only those that differ. Command-line options override the file.
+Every setting is here with its default; a file needs only those that differ. Only the source of departures has no
+default: remove the # before one of them. Command-line options override the file.
 An endpoint is a Twisted server endpoint: tcp:8080, tcp:8080:interface=127.0.0.1, ssl:8443:privateKey=key.pem,
 unix:/run/govi/http.sock, systemd:domain=INET:index=0, haproxy:tcp:8080.
 
@@ -28,7 +30,9 @@ PAGE_HEAD = """\
 
 `govi-cache` reads a TOML file, `twistd -n govi-cache --config govi-cache.toml`, and the options of its command line.
 [etc/govi-cache.toml](../etc/govi-cache.toml) has every setting with its default; a file needs only those that differ.
-Options override the file, and the file overrides the defaults. `twistd govi-cache --help` lists the options.
+Only the source of departures, `modules.kv55.source`, has no default: without it, and without an option that implies
+it, the program does not start. Options override the file, and the file overrides the defaults. `twistd govi-cache
+--help` lists the options.
 
 An endpoint is a [Twisted server endpoint](https://docs.twisted.org/en/stable/core/howto/endpoints.html#servers):
 `tcp:8080`, `tcp:8080:interface=127.0.0.1`, `ssl:8443:privateKey=key.pem:certKey=chain.pem`,
@@ -69,7 +73,11 @@ def toml_file() -> str:
             lines.append("")
         for key, setting in table.settings.items():
             unit = f"  # {setting.type.unit}" if setting.type.unit else ""
-            lines += [*_comment(setting.description), f"{key} = {toml_value(setting.default)}{unit}"]
+            lines += _comment(setting.description)
+            if key == "source":
+                lines += [f"#{key} = {toml_value(source)}" for source in SOURCES]
+            else:
+                lines.append(f"{key} = {toml_value(setting.default)}{unit}")
     return "\n".join(lines) + "\n"
 
 
@@ -92,7 +100,8 @@ def page() -> str:
 def _row(key: str, setting: Setting) -> str:
     option = f" Option: `--{setting.option.name}`." if setting.option else ""
     meaning = _markdown(setting.description) + option
-    return f"| `{key}` | `{toml_value(setting.default)}` | {setting.type.unit} | {meaning} |"
+    default = f"`{toml_value(setting.default)}`" if key != "modules.kv55.source" else "none"
+    return f"| `{key}` | {default} | {setting.type.unit} | {meaning} |"
 
 
 def _markdown(text: str) -> str:

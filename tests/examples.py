@@ -17,7 +17,6 @@ from twisted.internet.testing import MemoryReactorClock
 
 from govi_server import application
 from govi_server.http import event_listeners
-from govi_server.http.cors import public_headers
 from govi_server.kv78turbo.subscriber import State, Subscriber
 from govi_server.openapi.description import Example, IDocumented, Operation
 from govi_server.operations.components import Components
@@ -34,7 +33,7 @@ MORNING = 1_768_453_565.0  # 2026-01-15T06:06:05+01:00, with few vehicles under 
 FILE = File(__file__).parents[1] / "govi_server/openapi/examples.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
-    "demo": {},
+    "demo": {"modules.kv55.source": "demo"},
     "feed": {"modules.kv55.source": "kv78turbo", "feed.gtfs": ""},
     "gateway": {"modules.kv55.source": "govi", "modules.kv55.gateway_url": "http://127.0.0.1:1/"},
 }
@@ -63,18 +62,17 @@ class Program:
         self.clock = MemoryReactorClock()
         self.clock.advance(now)
         self.modules = MultiService()
+        config = load(None, SOURCES[source])
         self.server = Server(
             "",
             0,
             RequestHandler,
             clock=cast(Any, self.clock),
             find_module=self.modules.getServiceNamed,
-            headers=public_headers("Feed-State"),
+            headers=application.response_headers(config),
         )
         self.components = Components(self.server)
-        application.add_modules(
-            OrderedMultiService(), self.modules, load(None, SOURCES[source]), self.components, self.clock
-        )
+        application.add_modules(OrderedMultiService(), self.modules, config, self.components, self.clock)
         if self.components.feed is not None:
             self.set_feed_state("UP")
             for envelope, payload in messages(now) if has_data else ():

@@ -29,6 +29,7 @@ from govi_server.settings import (
 from govi_server.simulator.town import STATION
 
 GATEWAY = ModuleSettings(source="govi", gateway_url="http://gateway.invalid/")
+DEMO = ModuleSettings(source="demo")
 LIVE = ModuleSettings(source="kv78turbo")
 
 
@@ -59,7 +60,7 @@ class ServiceTests(SynchronousTestCase):
 
     def start(self, **settings: Any) -> list[tuple[int, str]]:
         """Start the service of a configuration; return its ports with the names of their servers."""
-        self.service = make_service(Config(**settings), self.reactor)
+        self.service = make_service(Config(**{"modules": {"kv55": DEMO}, **settings}), self.reactor)
         self.service.privilegedStartService()
         self.service.startService()
         return [(port, cast(Server, factory).logPrefix()) for port, factory, _, _ in self.reactor.tcpServers]
@@ -151,7 +152,7 @@ class ServiceTests(SynchronousTestCase):
         )
 
     def test_services_stop_in_order(self) -> None:
-        """On SIGTERM the public server stops first, then the sources, then the statistics log."""
+        """On SIGTERM the public server stops first, then the sources, the snapshots and the statistics log."""
         statistics = StatisticsSettings(file=os.path.join(self.directory, "statistics.log"))
         snapshot = SnapshotSettings(file=os.path.join(self.directory, "snapshot"))
         self.start(modules={"kv55": GATEWAY}, statistics=statistics, snapshot=snapshot)
@@ -169,8 +170,7 @@ class ServiceTests(SynchronousTestCase):
         for service in self.service:
             self.patch(service, "stopService", recording(service))
         self.stop()
-        public, operations, callbacks = ["OrderedMultiService"] * 3
+        public, operations, sources = ["OrderedMultiService"] * 3
         self.assertEqual(
-            stopped,
-            [public, "Snapshots", operations, "MultiService", "Gateway", callbacks, "StatisticsLog", "ClockWatch"],
+            stopped, [public, operations, "MultiService", sources, "Snapshots", "StatisticsLog", "ClockWatch"]
         )

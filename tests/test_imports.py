@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "workers": {"request_handler", "server", "web_handler"} | _SERVER,
     "feed_proxy": {"operations", "kv78turbo"} | _HTTP | _DOMAIN,
-    "command": {"statistics", "kv78turbo"} | _DOMAIN,
+    "command": {"application", "settings_loader", "tap", "statistics", "sockets", "kv78turbo", "sharing"} | _DOMAIN,
     "application": {
         "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
         "operations", "workers", "sharing", "simulator", "kv55", "kv78turbo", "planning",

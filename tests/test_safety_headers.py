@@ -1,7 +1,6 @@
 """Every response of every port has the header fields that keep a browser from running what is in it."""
 
 from collections.abc import Iterator
-from ipaddress import ip_network
 
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
@@ -101,7 +100,7 @@ class RejectionTests(SynchronousTestCase):
         """So do all responses of the callback port: accepted, unsolicited, unreadable, not allowed, wrong host."""
         clock = self.program.clock
         gateway = Gateway(FakePoster(), clock, "gateway")
-        module = Callback(gateway, [ip_network("127.0.0.0/8")], clock.seconds, "openOV")
+        module = Callback(gateway, ["127.0.0.0/8"], clock.seconds, "openOV")
         server = Server("", 0, RequestHandler, clock=clock, find_module=lambda segment: module)
         gateway.board("1")
         statuses = set()

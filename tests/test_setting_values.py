@@ -34,7 +34,11 @@ class SettingValuesTests(SynchronousTestCase):
         os.truncate(self.file, 0)
         os.pwrite(self.file, toml.encode(), 0)
         options = Options()
-        options.parseOptions(["--config", self.path, *arguments])
+        sources = ("--source=", "--feed=", "--timetable=", "--gateway-url=")
+        has_source = "source" in toml or any(
+            argument.startswith(sources) and argument[-1] != "=" for argument in arguments
+        )
+        options.parseOptions(["--config", self.path, *arguments, *([] if has_source else ["--source=demo"])])
         try:
             tap.makeService(options, MemoryReactorClock())
         except SystemExit as error:

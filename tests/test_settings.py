@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import ConfigError
 from govi_server.settings import Config, ModuleSettings, StatisticsSettings, parse_networks
-from govi_server.settings_loader import SETTINGS, load
+from govi_server.settings_loader import SETTINGS, load, load_valid
 from tests import configuration
 
 SECONDS = "a number of seconds above 0, at most 86400"
@@ -182,12 +182,12 @@ INVALID = (
         "modules.kv55.allow[0]: invalid network '10.0.0.1/8'; did you mean '10.0.0.0/8'?",
     ),
     # module names that are not path segments
-    ("[modules.'kv55/x']", f"modules: invalid name 'kv55/x' (expected {PATH_SEGMENT})"),
-    ("[modules.'']", f"modules: invalid name '' (expected {PATH_SEGMENT})"),
-    ("[modules.kv_55]", f"modules: invalid name 'kv_55' (expected {PATH_SEGMENT})"),
-    ("[modules.'..']", f"modules: invalid name '..' (expected {PATH_SEGMENT})"),
-    ("[modules.'é']", f"modules: invalid name 'é' (expected {PATH_SEGMENT})"),
-    ('[modules."a\\nb"]', f"modules: invalid name 'a\\nb' (expected {PATH_SEGMENT})"),
+    ("[modules.'kv55/x']", f"modules.'kv55/x': invalid name (expected {PATH_SEGMENT})"),
+    ("[modules.'']", f"modules.'': invalid name (expected {PATH_SEGMENT})"),
+    ("[modules.kv_55]", f"modules.kv_55: invalid name (expected {PATH_SEGMENT})"),
+    ("[modules.'..']", f"modules.'..': invalid name (expected {PATH_SEGMENT})"),
+    ("[modules.'é']", f"modules.'é': invalid name (expected {PATH_SEGMENT})"),
+    ('[modules."a\\nb"]', f"modules.'a\\nb': invalid name (expected {PATH_SEGMENT})"),
     # one of several modules
     (
         "[modules.kv55]\n[modules.b]\nsource = 1",
@@ -253,15 +253,21 @@ class ConfigTestCase(SynchronousTestCase):
         self.path = os.path.join(directory.name, "govi-cache.toml")
 
     def load(self, toml: str | bytes, options: Mapping[str, Any] | None = None) -> Config:
-        """Write a configuration file; load it with these options."""
+        """Write a configuration file; load it with these options. Only a source may be missing."""
+        self.write(toml)
+        config, problems, _ = load_valid(self.path, options or {})
+        self.assertEqual([problem for problem in problems if "no source" not in problem.text], [])
+        return config
+
+    def write(self, toml: str | bytes) -> None:
         with open(self.path, "wb") as file:
             file.write(toml if isinstance(toml, bytes) else toml.encode())
-        return load(self.path, options or {})
 
     def error(self, toml: str | bytes, options: Mapping[str, Any] | None = None) -> str:
         """Return the error of an invalid configuration."""
+        self.write(toml)
         with self.assertRaises(ConfigError) as caught:
-            self.load(toml, options)
+            load(self.path, options or {})
         return str(caught.exception)
 
 
@@ -270,13 +276,13 @@ class LoadTests(ConfigTestCase):
 
     def test_default_settings(self) -> None:
         """Without a file and options every setting has its documented default."""
-        config = load(None, {})
+        config = load_valid(None, {}).config
         self.assertEqual(config, Config())
         self.assertEqual(config.listen, ("tcp:8080",))
         self.assertEqual(config.statistics, StatisticsSettings(file="", rotate=100 << 20, keep=10))
         self.assertEqual(list(config.modules), ["kv55"])
         kv55 = config.modules["kv55"]
-        self.assertEqual(kv55.source, "demo")
+        self.assertEqual(kv55.source, "")
         self.assertEqual(kv55.callback, "tcp:8082:interface=127.0.0.1")
         self.assertEqual(kv55.gateway_url, "http://drisacc.transmodel.nl/TMI_Post/KV55/openOV")
         self.assertEqual(kv55.subscriber_id, "openOV")
@@ -298,7 +304,7 @@ class LoadTests(ConfigTestCase):
 
     def test_default_limits(self) -> None:
         """Deadlines and ages have the documented defaults."""
-        config = load(None, {})
+        config = load_valid(None, {}).config
         self.assertEqual((config.limits.connection, config.limits.keep_alive, config.limits.drain), (13, 13, 13))
         self.assertEqual(config.gateway.answer, 10)
         self.assertEqual((config.cache.fresh, config.cache.stale), (60, 300))
@@ -367,7 +373,7 @@ class LoadTests(ConfigTestCase):
 
     def test_options_override_defaults(self) -> None:
         """Without a file, options override the defaults."""
-        config = load(None, {"modules.kv55.callback": "tcp:0", "statistics.file": "a.log"})
+        config = load_valid(None, {"modules.kv55.callback": "tcp:0", "statistics.file": "a.log"}).config
         self.assertEqual(config.modules, {"kv55": ModuleSettings(callback="tcp:0")})
         self.assertEqual(config.statistics.file, "a.log")
 
@@ -430,7 +436,7 @@ class LoadTests(ConfigTestCase):
     def test_loads_are_independent(self) -> None:
         """Loading a configuration does not affect later ones."""
         self.load("[modules.arriva]\ncallback = 'tcp:1'\n[modules.kv55]\nsource = 'govi'")
-        self.assertEqual(load(None, {}), Config())
+        self.assertEqual(load_valid(None, {}).config, Config())
         self.assertEqual(list(Config().modules), ["kv55"])
 
 
@@ -478,11 +484,11 @@ class ErrorTests(ConfigTestCase):
     def test_demo_has_its_own_gateway(self) -> None:
         """The demo accepts no gateway URL, and its gateway must be able to reach the callback endpoint."""
         self.assertEqual(
-            self.error("", {"modules.kv55.gateway_url": "http://localhost/"}),
+            self.error("", {"modules.kv55.source": "demo", "modules.kv55.gateway_url": "http://localhost/"}),
             "--gateway-url: not used by source 'demo' (expected source 'govi')",
         )
         self.assertEqual(
-            self.error("", {"modules.kv55.callback": "unix:/x"}),
+            self.error("", {"modules.kv55.source": "demo", "modules.kv55.callback": "unix:/x"}),
             "--callback: invalid endpoint 'unix:/x' (source 'demo' expects a tcp endpoint)",
         )
 
@@ -641,9 +647,9 @@ class GeneratedFileTests(SynchronousTestCase):
 
     def test_annotated_example_is_the_default(self) -> None:
         """etc/govi-cache.toml contains every setting with its default."""
-        self.assertEqual(load(str(configuration.TOML), {}), Config())
+        self.assertEqual(load_valid(str(configuration.TOML), {}).config, Config())
         for key in SETTINGS:
-            self.assertIn(f"\n{key.rpartition('.')[2]} = ", configuration.toml_file())
+            self.assertRegex(configuration.toml_file(), rf"\n#?{key.rpartition('.')[2]} = ")
 
     def test_quoted_errors_are_current(self) -> None:
         """docs/configuration.md quotes errors of the program."""

@@ -91,7 +91,6 @@ class OptionsTests(SynchronousTestCase):
                 self.assertIn(setting.description, text)
         for note in (
             "[repeatable; default: tcp:8080]",
-            "[default: demo]",
             "[implies --source kv78turbo]",
             "[default: tcp:8081:interface=127.0.0.1]",
         ):
@@ -131,7 +130,8 @@ class ErrorTests(SynchronousTestCase):
             with open(path, "w", encoding="utf-8") as file:
                 file.write(toml)
             options = Options()
-            options.parseOptions(["--config", path, *arguments])
+            source = [] if {"--source", "--feed"} & set(arguments) else ["--source", "demo"]
+            options.parseOptions(["--config", path, *arguments, *source])
             with self.assertRaises(SystemExit) as caught:
                 tap.makeService(options, MemoryReactorClock())
             self.assertIn(expected, str(caught.exception))

@@ -1,1 +1,1 @@
-"""Console scripts: govi-record and govi-stats."""
+"""The command ``govi-cache``: serve, check, config, doctor, record and stats."""

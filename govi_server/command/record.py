@@ -1,4 +1,4 @@
-"""The command ``govi-record``, which records the messages of the KV78turbo feed for inspection or replay."""
+"""The command ``govi-cache record``, which records the messages of the KV78turbo feed for inspection or replay."""
 
 import os
 import stat
@@ -7,21 +7,21 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from gzip import compress
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
+import click
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, LogEvent, LogLevel, formatEventAsClassicLogText, globalLogBeginner
-from twisted.python import usage
 
+from govi_server.command.completion import complete_file
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.recording import make_record, write_record
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.runtime.printable_log import install
 from govi_server.runtime.text import printable
-from govi_server.runtime.version import version_text
 from govi_server.settings import FEED_ADDRESS
 
 _MAX_PENDING_BYTES = 1 << 20
@@ -163,42 +163,55 @@ def _count_records(ctx: str) -> int:
     return sum(line[:2] not in ("", "\\G", "\\T", "\\L") for line in ctx.split("\n"))
 
 
-class Options(usage.Options):
-    """The command-line options."""
+@click.command()
+@click.option(
+    "--feed",
+    "-f",
+    "feeds",
+    metavar="ADDRESS",
+    multiple=True,
+    default=[FEED_ADDRESS],
+    show_default=True,
+    help="Address of the feed; repeat it for fallbacks.",
+)
+@click.option("--prefix", "-p", default="/GOVI/", show_default=True, help="Record only envelopes with this prefix.")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Output file; - is stdout, .gz compresses.  [default: recording-<UTC>.jsonl]",
+)
+def record(feeds: Sequence[str], prefix: str, output: str | None) -> None:
+    """Record the live feed, until Ctrl-C.
 
-    synopsis = "Usage: govi-record [options]"
-    longdesc = "Records the KV78turbo feed: one JSON object per line, with time, envelope and ctx. Ends on Ctrl-C."
-    optParameters = [
-        ["prefix", "p", "/GOVI/", "Record only envelopes with this prefix."],
-        ["output", "o", None, "Output file; - is stdout, .gz compresses.  [default: recording-<UTC>.jsonl]"],
-    ]
+    The recording has a JSON object per line, with time, envelope and ctx. govi-simulator replays it.
+    """
+    from twisted.internet import reactor as the_reactor  # the import installs the reactor
 
-    def __init__(self) -> None:
-        super().__init__()
-        self["feeds"] = []
-
-    def opt_feed(self, address: str) -> None:
-        """Address of the feed; repeat it for fallbacks.  [default: tcp://pubsub.besteffort.ndovloket.nl:7817]"""
-        self["feeds"].append(address)
-
-    opt_f = opt_feed
-
-    def opt_version(self) -> NoReturn:
-        """Print the version and exit."""
-        print(version_text("govi-record"))
-        raise SystemExit
+    reactor: Any = the_reactor
+    install()
+    globalLogBeginner.beginLoggingTo([_observer(sys.stderr)], redirectStandardIO=False)
+    try:
+        recording = Recording(reactor, feeds, prefix, output, sys.stderr)
+        recording.startService()
+    except StartupError as error:
+        raise SystemExit(f"govi-cache record: {printable(str(error))}") from None
+    reactor.addSystemEventTrigger("before", "shutdown", recording.stopService)
+    reactor.run()
+    if recording.recorder.error is not None:
+        raise SystemExit(f"govi-cache record: {printable(recording.recorder.error)}")
 
 
 class Recording(MultiService):
     """A subscriber and the recorder of its messages."""
 
-    def __init__(self, reactor: Any, options: Options, progress: TextIO) -> None:
+    def __init__(self, reactor: Any, feeds: Sequence[str], prefix: str, output: str | None, progress: TextIO) -> None:
         super().__init__()
         now = datetime.fromtimestamp(reactor.seconds(), UTC)
-        name = options["output"] or f"recording-{now:%Y%m%dT%H%M%SZ}.jsonl"
-        feeds: Sequence[str] = options["feeds"] or [FEED_ADDRESS]
+        name = output or f"recording-{now:%Y%m%dT%H%M%SZ}.jsonl"
         # The subscriber first: an invalid address must not leave an empty file.
-        self._subscriber = Subscriber(reactor, feeds, [options["prefix"]], self._received)
+        self._subscriber = Subscriber(reactor, feeds, [prefix], self._received)
         self.recorder = Recorder(reactor, name, progress, reactor.stop)
         self._subscriber.setServiceParent(self)
 
@@ -213,29 +226,6 @@ class Recording(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Close the connection and then the file; return a Deferred that fires afterwards."""
         return maybeDeferred(super().stopService).addBoth(lambda _: self.recorder.stopService())
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; exit with status 1 and a one-line text after an error."""
-    options = Options()
-    try:
-        options.parseOptions(arguments)
-    except usage.UsageError as error:
-        raise SystemExit(f"govi-record: {printable(str(error))}") from None
-    from twisted.internet import reactor as the_reactor  # the import installs the reactor
-
-    reactor: Any = the_reactor
-    install()
-    globalLogBeginner.beginLoggingTo([_observer(sys.stderr)], redirectStandardIO=False)
-    try:
-        recording = Recording(reactor, options, sys.stderr)
-        recording.startService()
-    except StartupError as error:
-        raise SystemExit(f"govi-record: {printable(str(error))}") from None
-    reactor.addSystemEventTrigger("before", "shutdown", recording.stopService)
-    reactor.run()
-    if recording.recorder.error is not None:
-        raise SystemExit(f"govi-record: {printable(recording.recorder.error)}")
 
 
 def _observer(out: TextIO) -> FileLogObserver:

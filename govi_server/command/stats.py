@@ -1,6 +1,5 @@
-"""The command ``govi-stats``, which reports on statistics logs, including rotated and compressed ones."""
+"""The command ``govi-cache stats``, which reports on statistics logs, including rotated and compressed ones."""
 
-import argparse
 import gzip
 import json
 import os
@@ -13,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NoReturn, TextIO
 
+import click
+
+from govi_server.command.completion import complete_file
 from govi_server.runtime.text import escape_json, printable
-from govi_server.runtime.version import version_text
 from govi_server.statistics.formatting import read_moment
 from govi_server.statistics.html_report import page
 from govi_server.statistics.log_lines import split_lines
@@ -158,7 +159,7 @@ def write_file(name: str, text: str) -> None:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".govi-stats", delete=False, encoding="utf-8"
+            "w", dir=path.parent, prefix=".govi-cache", delete=False, encoding="utf-8"
         ) as file:
             temporary = Path(file.name)
             file.write(text)
@@ -172,62 +173,21 @@ def write_file(name: str, text: str) -> None:
         raise
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="govi-stats",
-        description="Report requests, response times and failures from statistics logs of govi-cache.",
-        epilog="MOMENT: 2026-11-22, 2026-11-22T15:30 (Dutch time unless it has an offset), or an age: 90s, 30m, 2h, "
-        "3d, 1w.",
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a log, possibly rotated or gzipped; - reads stdin")
-    parser.add_argument("--version", action="version", version=version_text("govi-stats"))
-    parser.add_argument("--since", metavar="MOMENT", help="skip lines written before this moment")
-    parser.add_argument("--until", metavar="MOMENT", help="skip lines written at or after this moment")
-    parser.add_argument("--json", action="store_true", help="write a JSON object instead of text")
-    parser.add_argument("--html", metavar="FILE", help="also write an HTML report with plots")
-    return parser.parse_args(arguments)
+@click.command(
+    epilog="MOMENT: 2026-11-22, 2026-11-22T15:30 (Dutch time without an offset), or an age: 90s, 30m, 2h, 3d, 1w."
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_file)
+@click.option("--since", metavar="MOMENT", help="Skip lines written before this moment.")
+@click.option("--until", metavar="MOMENT", help="Skip lines written at or after this moment.")
+@click.option("--json", "writes_json", is_flag=True, help="Write a JSON object instead of text.")
+@click.option("--html", metavar="FILE", shell_complete=complete_file, help="Also write an HTML report with plots.")
+def stats(**options: Any) -> NoReturn:
+    """Report requests, response times and failures from statistics logs.
 
-
-def run(arguments: Sequence[str] | None, now: datetime) -> int:
-    """Run the command; return its exit status: 1 if a file cannot be read or written, 2 for invalid arguments."""
-    options = _parse(arguments)
-    limits: dict[str, datetime | None] = {"since": None, "until": None}
-    for name in limits:
-        moment = getattr(options, name)
-        if moment is not None:
-            try:
-                limits[name] = read_moment(moment, now)
-            except ValueError as error:
-                _print_error(f"--{name}: {error}")
-                return 2
-    summary = LogSummary(**limits)
-    is_complete = read_files(options.files, summary, _print_error, sys.stderr)
-    if not is_complete and not summary.lines + summary.bad + summary.outside:
-        return 1  # no file could be read; the errors were printed
-    if not summary.lines:
-        _print_error(f"no line matches: {summary.bad:,} bad, {summary.outside:,} outside the period")
-    if options.json:
-        print(escape_json(json.dumps(as_json(summary), indent=2)))
-    else:
-        print(as_text(summary), end="")
-    if options.html:
-        text = page(summary, now)
-        try:
-            write_file(options.html, text)
-        except (OSError, ValueError) as error:
-            _print_error(f"cannot write {options.html}: {_reason(error)}")
-            is_complete = False
-    return 0 if is_complete else 1
-
-
-def _print_error(text: str) -> None:
-    print(f"govi-stats: {printable(text)}", file=sys.stderr)
-
-
-def main() -> None:
-    """Run the command and exit."""
+    Each FILE is a log, possibly rotated or compressed with gzip; - reads stdin.
+    """
     try:
-        status = run(None, datetime.now(UTC))
+        status = run(**options, now=datetime.now(UTC))
         sys.stdout.flush()
     except BrokenPipeError:  # as with | head; the rest of the buffer must not raise again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -236,3 +196,39 @@ def main() -> None:
         print("\r", end="\x1b[K" if sys.stderr.isatty() else "", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def run(
+    files: Sequence[str], since: str | None, until: str | None, writes_json: bool, html: str | None, now: datetime
+) -> int:
+    """Write the report; return the exit status: 1 if a file cannot be read or written, 2 for an invalid moment."""
+    limits: dict[str, datetime | None] = {"since": None, "until": None}
+    for name, moment in (("since", since), ("until", until)):
+        if moment is not None:
+            try:
+                limits[name] = read_moment(moment, now)
+            except ValueError as error:
+                _print_error(f"--{name}: {error}")
+                return 2
+    summary = LogSummary(**limits)
+    is_complete = read_files(files, summary, _print_error, sys.stderr)
+    if not is_complete and not summary.lines + summary.bad + summary.outside:
+        return 1  # no file could be read; the errors were printed
+    if not summary.lines:
+        _print_error(f"no line matches: {summary.bad:,} bad, {summary.outside:,} outside the period")
+    if writes_json:
+        print(escape_json(json.dumps(as_json(summary), indent=2)))
+    else:
+        print(as_text(summary), end="")
+    if html:
+        text = page(summary, now)
+        try:
+            write_file(html, text)
+        except (OSError, ValueError) as error:
+            _print_error(f"cannot write {html}: {_reason(error)}")
+            is_complete = False
+    return 0 if is_complete else 1
+
+
+def _print_error(text: str) -> None:
+    print(f"govi-cache stats: {printable(text)}", file=sys.stderr)

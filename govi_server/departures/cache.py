@@ -66,6 +66,8 @@ class BoardCache:
         """Boards evicted to make room before they expired."""
         # The waiters of each pending request: a dict is an ordered set that removes one of many in constant time.
         self._pending: dict[str, dict[Deferred[Entry], None]] = {}
+        self._refreshing: dict[str, list[Deferred[Entry]]] = {}
+        """Those who wait for the result of a pending request itself."""
         source.listen(self._on_board)
 
     def board(self, code: str) -> tuple[Result, Entry | Deferred[Entry]]:
@@ -79,6 +81,7 @@ class BoardCache:
         if entry is not None and 0 <= self.age(entry) <= self.limits.stale:
             self._entries.move_to_end(code)
             if code not in self._pending and len(self._pending) < self.limits.flights:
+                self.last_request = code, self._clock.seconds()
                 self._start_request(code)
             return "stale", entry
         result: Result = "joined" if code in self._pending else "miss"
@@ -88,8 +91,22 @@ class BoardCache:
         waiters = self._pending.setdefault(code, {})
         waiters[waiter] = None
         if result == "miss":
+            self.last_request = code, self._clock.seconds()
             self._start_request(code)
         return result, waiter
+
+    def refresh(self, code: str, request: Callable[[str], Deferred[Board]]) -> Deferred[Entry]:
+        """Request a stop's board, unless a request is pending; return a Deferred of its entry.
+
+        request: requests a new board from the source. Fails with NoBoard even if there is a stale board. For checks:
+        a second request for a stop beside that of clients could be answered first, and its board be replaced by the
+        older one.
+        """
+        result: Deferred[Entry] = Deferred()
+        self._refreshing.setdefault(code, []).append(result)
+        if code not in self._pending:
+            self._start_request(code, request)
+        return result
 
     def fresh(self, code: str) -> Entry | None:
         """Return a stop's entry if it is fresh."""
@@ -171,14 +188,18 @@ class BoardCache:
         entry = self.put(board)
         self.runner.resume(self._pending.get(board.code, {}), entry)
 
-    def _start_request(self, code: str) -> None:
+    def _start_request(self, code: str, request: Callable[[str], Deferred[Board]] | None = None) -> None:
         """Request a board from the source, for all waiters present when it arrives."""
         self._pending.setdefault(code, {})
-        self.last_request = code, self._clock.seconds()
-        entry: Deferred[Entry] = maybeDeferred(self._source.board, code).addCallbacks(
-            self.put, lambda failure: self._fallback(failure, code)
-        )
+        entry: Deferred[Entry] = maybeDeferred(request or self._source.board, code).addCallback(self.put)
+        entry.addBoth(self._refreshed, code)
+        entry.addErrback(self._fallback, code)
         entry.addBoth(self._resolve, code)
+
+    def _refreshed(self, result: Entry | Failure, code: str) -> Entry | Failure:
+        for waiting in self._refreshing.pop(code, ()):
+            waiting.callback(result)  # a Failure is passed to the errbacks
+        return result
 
     def _fallback(self, failure: Failure, code: str) -> Entry | Failure:
         """Return the stop's entry if it is within the stale limit, else the source's failure."""

@@ -7,6 +7,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import NamedTuple
 
+import msgspec
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from govi_server.http.addresses import Address, host_of, ip_of, ip_of_host, parse_ip, truncated
@@ -43,15 +44,22 @@ class ClientLimits:
 
     def __init__(self, clock: IReactorTime, limits: AccessSettings) -> None:
         self._clock = clock
+        self._set_limits(limits)
+        self._connections: Counter[str] = Counter()
+        # The time at which each leaky bucket will be empty (epoch seconds), as in the virtual scheduling algorithm.
+        self._busy_until: OrderedDict[str, float] = OrderedDict()
+
+    def change_limits(self, limits: AccessSettings) -> None:
+        """Change all limits but the number of all connections; open connections count for the client they had."""
+        self._set_limits(msgspec.structs.replace(limits, connections=self.limits.connections))
+
+    def _set_limits(self, limits: AccessSettings) -> None:
         self.limits = limits
         self._unlimited = parse_networks(limits.unlimited)
         self._proxies = parse_networks(limits.proxies)
         self._header = ascii_lower(limits.header)
         # Keyed by text: hashing an ipaddress object costs more than the cache saves.
         self._client = lru_cache(maxsize=MAX_CLIENTS // 10)(self._make_client)
-        self._connections: Counter[str] = Counter()
-        # The time at which each leaky bucket will be empty (epoch seconds), as in the virtual scheduling algorithm.
-        self._busy_until: OrderedDict[str, float] = OrderedDict()
 
     def acquire_connection(self, client: Client) -> bool:
         """Count a connection; return whether it is within its client's limit.

@@ -27,7 +27,8 @@ class TimeoutHandler(Generic[_Connection]):
 
     As all deadlines are equally long, they expire in the order in which they were set. So one dictionary and one
     callLater serve them all, and setting a deadline is O(1). (The dictionary is an OrderedDict, since repeatedly
-    removing the first key of a plain dict needs quadratic time.)
+    removing the first key of a plain dict needs quadratic time.) If the clock is set back, runtime.clock.ClockWatch
+    moves the call.
     """
 
     log = Logger()
@@ -38,7 +39,6 @@ class TimeoutHandler(Generic[_Connection]):
         self._expire = expire
         self._started_at: OrderedDict[_Connection, float] = OrderedDict()
         self._call: IDelayedCall | None = None
-        self._last_start = 0.0
 
     def start(self, connection: _Connection) -> None:
         """Set a connection's deadline, counted from now."""
@@ -47,9 +47,6 @@ class TimeoutHandler(Generic[_Connection]):
         started_at.move_to_end(connection)
         if self._call is None:
             self._call = self._clock.callLater(self._limit, self._check)
-        elif now < self._last_start and self._call.active() and self._call.getTime() - now > self._limit:
-            self._call.reset(self._limit)  # the clock was set back
-        self._last_start = now
 
     def stop(self, connection: _Connection) -> None:
         """Remove a connection's deadline, if it is set."""

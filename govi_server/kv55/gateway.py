@@ -116,6 +116,11 @@ class PendingRequest:
         self.claim()(result)
 
 
+def _number(board: Board) -> str | None:
+    """Return the sequence number of the request that a callback says to respond to."""
+    return dict(board.envelope).get("SequenceNumber")
+
+
 def _fire(board: Deferred[Board] | None, result: Board | NoBoard) -> None:
     if board is None:
         return
@@ -147,13 +152,13 @@ class _SentRequests:
             if not requests:
                 del self.by_code[request.code]
 
-    def find(self, code: str, number: str | None) -> PendingRequest | None:
-        """Return the request to which a callback responds; None if it has none.
+    def find(self, code: str, number: str | None, after: float) -> PendingRequest | None:
+        """Return the request, sent after a moment, to which a callback responds; None if it has none.
 
         Callbacks match by code, and by sequence number if the gateway echoes it; some always send the same one
         (docs/protocols.md, section 1.2). Otherwise return the latest one that is pending, or unanswered, or any.
         """
-        requests = self.by_code.get(code, [])
+        requests = [request for request in self.by_code.get(code, ()) if request.sent_at >= after]
         unanswered = [request for request in requests if not request.answered]
         by_number = [request for request in unanswered if request.number == number]
         pending = [request for request in unanswered if request.board is not None]
@@ -278,7 +283,7 @@ class Gateway(Service):
         for board, result in zip(delivery.unmatched, results, strict=True):
             if result == "stored":
                 delivery.is_matched = True
-            elif result == "repeated" or self._find(board) is not None:
+            elif result == "repeated" or self._find(board.code, _number(board)) is not None:
                 self._count_repeated(board, delivery)
         if not delivery.is_matched:
             self._reject(delivery.unmatched, delivery)
@@ -303,15 +308,9 @@ class Gateway(Service):
                 request.post.cancel()
         return self._poster.close()
 
-    def _find(self, board: Board) -> PendingRequest | None:
-        """Return the request to which a board responds; None without one, or if it was sent too long ago."""
-        request = self._requests.find(board.code, dict(board.envelope).get("SequenceNumber"))
-        is_old = request is not None and self._clock.seconds() - request.sent_at > MAX_LATE_SECONDS
-        return None if is_old else request
-
     def _deliver_board(self, board: Board, delivery: Delivery) -> None:
         """Match a board with a request."""
-        request = self._find(board)
+        request = self._find(board.code, _number(board))
         if request is None or (request.board is None and request.answered):
             if delivery.peers is not None:  # which may have requested the board since then
                 delivery.unmatched.append(board)
@@ -351,8 +350,12 @@ class Gateway(Service):
             for request in self._requests.in_order:
                 if request.board is not None:
                     request.error = reason
-        elif match := self._requests.find(code, None):
+        elif match := self._find(code, None):
             delivery.results.append(partial(match.claim(), SourceBroken(reason)))
+
+    def _find(self, code: str, number: str | None) -> PendingRequest | None:
+        """Return the request to which a callback responds; None if it is unsolicited."""
+        return self._requests.find(code, number, self._clock.seconds() - MAX_LATE_SECONDS)
 
     def _since(self, request: PendingRequest) -> float:
         """Return the seconds since a request was sent; 0 if the clock was set back."""

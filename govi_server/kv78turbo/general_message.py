@@ -35,6 +35,12 @@ MAX_MESSAGE_BYTES = 16 << 10
 FIELD_BYTES = 72
 """Memory of a field besides its value: a tuple and a reference; labels are shared."""
 
+TEXT_BYTES = getsizeof("")
+"""Memory of a text besides its characters."""
+
+MAX_CHARACTER_BYTES = 7
+"""Memory of a character that is not ASCII: usually two, four at most, and three in the cached UTF-8."""
+
 OVERHEAD_BYTES = 800
 """Memory of a message besides its fields, in the tables of its stop and of all messages."""
 
@@ -56,12 +62,17 @@ class GeneralMessage:
     @property
     def size(self) -> int:
         """The memory of its texts and of the tables that refer to it, in bytes."""
-        texts = sum(getsizeof(value) + FIELD_BYTES for _, value in self.fields if value is not None)
+        texts = sum(_size(value) + FIELD_BYTES for _, value in self.fields if value is not None)
         return OVERHEAD_BYTES + 2 * len(self.key) + texts
 
     def is_current(self, now: float) -> bool:
         """Return whether it applies at a moment (epoch seconds)."""
         return self.starts <= now and (self.ends is None or now < self.ends)
+
+
+def _size(text: str) -> int:
+    """Return the bytes of a text; not by getsizeof(), which grows when a text that is not ASCII is first encoded."""
+    return TEXT_BYTES + len(text) * (1 if text.isascii() else MAX_CHARACTER_BYTES)
 
 
 def message_key(row: Row) -> str | None:

@@ -9,6 +9,8 @@ from msgspec import Struct
 from govi_server.runtime.gunzip import gunzip
 from govi_server.runtime.text import escape_json
 
+VERSION = 1
+
 MAX_CTX_BYTES = 64 << 20
 """Larger messages are recorded as received, compressed."""
 
@@ -22,6 +24,8 @@ class RecordedMessage(Struct, omit_defaults=True):
     ctx: str | None = None
     base64: str | None = None
     """The payload as received, if it is not gzip of UTF-8."""
+    version: int = 0
+    """The version of the format; recordings of version 0.1.0 have none."""
 
 
 _decode = msgspec.json.Decoder(RecordedMessage).decode
@@ -32,9 +36,9 @@ def make_record(envelope: str, payload: bytes, now: float) -> RecordedMessage:
     """Return the record of a message received now (epoch seconds)."""
     time = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     try:
-        return RecordedMessage(time, envelope, ctx=gunzip(payload, MAX_CTX_BYTES).decode())
+        return RecordedMessage(time, envelope, ctx=gunzip(payload, MAX_CTX_BYTES).decode(), version=VERSION)
     except ValueError:
-        return RecordedMessage(time, envelope, base64=base64.b64encode(payload).decode())
+        return RecordedMessage(time, envelope, base64=base64.b64encode(payload).decode(), version=VERSION)
 
 
 def read_record(line: bytes) -> RecordedMessage:
@@ -44,6 +48,8 @@ def read_record(line: bytes) -> RecordedMessage:
         datetime.fromisoformat(record.time)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
+    if record.version > VERSION:
+        raise ValueError(f"version {record.version} of the format (expected at most {VERSION})")
     if (record.ctx is None) == (record.base64 is None):
         raise ValueError("neither ctx nor base64" if record.ctx is None else "both ctx and base64")
     return record

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.errors import StartupError
+from govi_server.runtime.outside import outside
 from govi_server.settings import SubscriberSettings
 
 FIRST_BACK_OFF = 1.0
@@ -44,7 +45,7 @@ class SubscriberSockets:
     def connect(self, address: str, ipv6: bool) -> Socket:
         """Return a socket that is connecting to an address. Raises ZMQError if libzmq rejects it."""
         if self._context is None:  # not earlier: its threads would not survive twistd's fork
-            self._context = zmq.Context()
+            self._context = outside(self._reactor, "zmq_context", zmq.Context[Socket])()
         socket = self._context.socket(zmq.SUB)
         try:
             socket.linger = 0

@@ -113,12 +113,13 @@ def parse_board_request(env: Environ, codes: tuple[str, ...]) -> BoardRequest:
 
 @implementer(ICacheableModule, IDocumented)
 class BoardPages(Service):
-    """Serves the departure displays of a source."""
+    """Serves the departure displays of a source. is_demo: whether pages say that all departures are fictional."""
 
     name = "board"
 
-    def __init__(self, source: IDisplaySource, clock: IReactorTime) -> None:
+    def __init__(self, source: IDisplaySource, clock: IReactorTime, is_demo: bool = False) -> None:
         self.source = source
+        self._is_demo = is_demo
         self.clock = clock
         self.responses = ResponseCache(clock, source.memory)
         self._runner = source.runner
@@ -226,4 +227,5 @@ class BoardPages(Service):
             return board_documents.lines(display, lang, now, fields, board_format.chars)
         if board_format.content_type == JSON:
             return board_documents.document(display, lang, now, fields or board_documents.FIELDS)
-        return board_page.page(display, lang, now, dict(board_format.query), self._filters)
+        query, filters = dict(board_format.query), self._filters
+        return board_page.page(display, lang, now, query, filters, self._is_demo)

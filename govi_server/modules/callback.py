@@ -10,7 +10,7 @@ from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
 from govi_server.http.request import Environ
 from govi_server.kv55.gateway import PEER_PATH, Gateway, Unsolicited
 from govi_server.kv55.messages import CONTENT_TYPE, write_dris_55_res
-from govi_server.settings import Network
+from govi_server.settings import parse_networks
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 
@@ -25,7 +25,7 @@ class Callback(Service):
     def __init__(
         self,
         gateway: Gateway,
-        allow: Sequence[Network],
+        allow: Sequence[str],
         now: Callable[[], float],
         subscriber_id: str,
         hosts: Sequence[str] = (),
@@ -33,12 +33,16 @@ class Callback(Service):
         self.gateway = gateway
         self.now = now
         self.subscriber_id = subscriber_id
-        self._allow = allow
+        self.set_allow(allow)
         self._hosts = hosts
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "CallbackHandler":
         """Return the handler of one callback."""
         return CallbackHandler(self, request_handler, env)
+
+    def set_allow(self, allow: Sequence[str]) -> None:
+        """Set the networks that may send callbacks."""
+        self._allow = parse_networks(allow)
 
     def allows(self, address: Address | None) -> bool:
         """Return whether an address may send callbacks; None is a unix socket."""

@@ -30,6 +30,7 @@ from govi_server.openapi.document import (
     phrase,
 )
 from govi_server.pages.assets import PAGE_HEADERS, TEMPLATES
+from govi_server.pages.texts import TEXTS
 from govi_server.settings import AccessSettings
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
@@ -44,8 +45,12 @@ DESCRIPTION = (
     "A TimingPointCode has 1 to 10 digits; leading zeros are significant."
 )
 
-ALL_HEADER_FIELDS = {**HEADER_FIELDS, "Feed-State": HeaderField("The state of the live feed.", State)}
-"""The header fields of all responses: the server's and the live feed's."""
+ALL_HEADER_FIELDS = {
+    **HEADER_FIELDS,
+    "Data-Source": HeaderField("demo if all departures are fictional; otherwise absent.", str),
+    "Feed-State": HeaderField("The state of the live feed.", State),
+}
+"""The header fields of all responses: the server's, the demo's and the live feed's."""
 
 HTML = "text/html; charset=utf-8"
 
@@ -53,12 +58,20 @@ _PAGE = TEMPLATES.get_template("docs.html")
 
 
 class Documentation:
-    """The documentation of all operations. modules: returns the modules. limits: the limits per client."""
+    """The documentation of all operations. modules: returns the modules. limits: the limits per client.
+
+    is_demo: whether the page says that all departures are fictional.
+    """
 
     def __init__(
-        self, modules: Callable[[], Iterable[object]], version: str, limits: AccessSettings = UNLIMITED
+        self,
+        modules: Callable[[], Iterable[object]],
+        version: str,
+        limits: AccessSettings = UNLIMITED,
+        is_demo: bool = False,
     ) -> None:
         self._modules = modules
+        self._is_demo = is_demo
         self._limits = limits
         self.version = version
 
@@ -85,6 +98,7 @@ class Documentation:
             sections.setdefault(operation.section, []).append(_operation(operation))
         return _PAGE.render(
             description=DESCRIPTION,
+            demo=TEXTS["en"]["demo"] if self._is_demo else "",
             limits=self._limits,
             max_age=MAX_AGE,
             sections=sections,

@@ -154,7 +154,7 @@ class ManholeCommands:
             except InvalidLogLevelError:
                 known = ", ".join(constant.name for constant in LogLevel.iterconstants())
                 return CommandOutput(f"invalid log level {level!r} (expected {known})")
-        levels = self._levels.levels.items()
+        levels = {**self._levels.configured, **self._levels.levels}.items()
         return _table([("(all others)", "info"), *((name or "(all)", level) for name, level in levels)])
 
     def drain(self) -> CommandOutput:
@@ -178,12 +178,11 @@ class ManholeCommands:
     async def _request(self, gateway: GatewayComponents, code: str) -> str:
         began = self._clock.seconds()
         try:
-            board = await gateway.breaker.board(code)
+            entry = await gateway.cache.refresh(code, gateway.probe)
         except NoBoard as error:
             return f"{code}: no board ({printable(str(error))})"
-        entry = gateway.cache.put(board)
         seconds = self._clock.seconds() - began
-        return f"received after {seconds:.1f} s: {_board(board, gateway.cache.age(entry))}"
+        return f"received after {seconds:.1f} s: {_board(entry.board, gateway.cache.age(entry))}"
 
 
 def _first_line(method: object) -> str:

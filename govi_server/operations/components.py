@@ -16,6 +16,7 @@ from govi_server.operations.snapshot import Snapshots
 from govi_server.planning.service import PlanningService
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server, ServerFigures
+from govi_server.settings import Config
 from govi_server.sharing.status import SharingStatus
 from govi_server.statistics.log import StatisticsLog
 from govi_server.workers.pool import WorkerPool
@@ -62,6 +63,8 @@ class Components:
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
     turns: TurnWatch | None = None
+    appliers: dict[str, Callable[[Config], object]] = field(default_factory=dict)
+    """What applies a changed configuration to the running program, by the keys of settings."""
 
     @property
     def figures(self) -> ServerFigures:

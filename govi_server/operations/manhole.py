@@ -1,6 +1,6 @@
 """The manhole: a Python prompt inside the running program, over SSH, for operators whose public key is listed.
 
-It needs the extra govi-server[manhole]; unless a manhole is configured, this module is not imported.
+It needs twisted[conch]; unless a manhole is configured, this module is not imported.
 """
 
 import os

@@ -23,6 +23,7 @@ from govi_server.operations.history import RecentHistory
 from govi_server.planning.service import PlanningService
 from govi_server.runtime.text import printable
 from govi_server.runtime.turn_watch import TurnWatch
+from govi_server.runtime.version import VERSION
 from govi_server.sharing.status import ShareResult, SharingStatus
 from govi_server.statistics.batches import Batch, StatisticsBatcher
 from govi_server.statistics.records import CacheResult
@@ -133,6 +134,9 @@ class Metrics(Collector):
 
     def _server_metrics(self) -> Iterator[Metric]:
         figures, status = self._components.figures, self._monitor.health().status
+        build = GaugeMetricFamily("govi_build_info", "1, with the version of the program.", labels=["version"])
+        build.add_metric([VERSION], 1)
+        yield build
         yield _states("govi_verdict", "1 for the current health status.", "verdict", get_args(HealthStatus), status)
         yield _gauge("govi_connections", "Open connections.", figures.connections)
         yield _gauge("govi_connections_limit", "Maximum number of open connections.", figures.limit)

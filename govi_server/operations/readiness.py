@@ -163,9 +163,8 @@ class Readiness:
         code, is_known = self._stop(name, gateway)
         if not code:
             return ""
-        board = gateway.probe(code).addCallback(gateway.cache.put)
         try:
-            await _first_result(board, MAX_PROBE_SECONDS, self._clock)
+            await _first_result(gateway.cache.refresh(code, gateway.probe), MAX_PROBE_SECONDS, self._clock)
         except SourceUnreachable as error:
             return f"/{name}: gateway not accepting requests ({error})"
         except (NoBoard, TimeoutError) as error:

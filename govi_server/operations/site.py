@@ -15,6 +15,7 @@ from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
 from govi_server.http.response import POLICY, format_response, with_safety_headers
 from govi_server.operations.admin_channel import BodilessRequest, ReleasingChannel
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.runtime.version import SOFTWARE
 from govi_server.sockets.accepting import AcceptThrottle
 
 TEXT = "text/plain; charset=utf-8"
@@ -63,7 +64,8 @@ class _Channel(ReleasingChannel):
     def _close_with(self, status: str, body: bytes) -> None:
         assert self.transport is not None
         now = cast(OperatorsSite, self.factory).reactor.seconds()
-        self.transport.write(format_response(status, {"Content-Type": TEXT}, body, now=now, connection="close"))
+        fields = {"Content-Type": TEXT, "Server": SOFTWARE}
+        self.transport.write(format_response(status, fields, body, now=now, connection="close"))
         self.loseConnection()
 
 
@@ -104,6 +106,10 @@ class OperatorsSite(Site):
     def log(self, request: Request) -> None:
         """Do not log requests: metrics are scraped every few seconds."""
 
+    def set_hosts(self, hosts: Sequence[str]) -> None:
+        """Set the names of the server."""
+        self._hosts = hosts
+
     def rejected_host(self, hosts: Sequence[str]) -> str | None:
         """Return a host of a request that may belong to another site, after logging it; None if there is none."""
         host = rejected_host(hosts, self._hosts)
@@ -140,6 +146,7 @@ def send(request: Request, status: int, content_type: str, body: bytes) -> None:
     request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted lacks that of 421
     request.setHeader("content-type", content_type)
     request.setHeader("cache-control", "no-store")
+    request.setHeader("server", SOFTWARE)
     request.setHeader("content-length", f"{len(body)}")
     if content_type == HTML:
         request.setHeader(POLICY, _PAGE_POLICY)

@@ -162,7 +162,7 @@ def read(file: BinaryIO) -> Iterator[Record | None]:
     if header == HEADER:
         try:
             columns = msgspec.json.decode(file.readline(end - begin), type=Columns)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             raise DamagedSnapshot(f"invalid header: {error}") from None
     yield from _records(file, end, columns)
 
@@ -174,7 +174,7 @@ def _records(file: BinaryIO, end: int, columns: Columns) -> Iterator[Record]:
         (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
         try:
             record = decode(file.read(length))
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             raise DamagedSnapshot(f"unreadable record: {error}") from None
         if isinstance(record, StopRecord):
             record.passtimes = dict(convert(key, values) for key, values in record.passtimes.items())

@@ -31,12 +31,14 @@ class Status:
         monitor: HealthMonitor,
         clock: IReactorTime,
         version: str,
+        is_demo: bool = False,
     ) -> None:
         self._components = components
         self._history = history
         self._monitor = monitor
         self._clock = clock
         self._version = version
+        self._is_demo = is_demo
         self._started = clock.seconds()
 
     def json(self) -> Json:
@@ -52,6 +54,7 @@ class Status:
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
+            "demo": self._is_demo,
             "connections": {
                 "open": figures.connections,
                 "limit": figures.limit,

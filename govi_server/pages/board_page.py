@@ -50,27 +50,35 @@ _MAX_UNFITTED = 3
 
 
 def page(
-    display: DepartureDisplay, lang: str, now: float, query: Mapping[str, str], filters: tuple[str, ...] = ()
+    display: DepartureDisplay,
+    lang: str,
+    now: float,
+    query: Mapping[str, str],
+    filters: tuple[str, ...] = (),
+    is_demo: bool = False,
 ) -> Iterator[str]:
     """Write the page, in pieces.
 
     query: the request's valid parameters, which the page's links pass on. filters: names of the parameters that the
-    page offers.
+    page offers. is_demo: whether the page says that its departures are fictional.
     """
     codes = ",".join([stop.code for stop in display.stops])
     names = ", ".join([stop_name(stop, lang) for stop in display.stops])
-    begin, head, body, end = _frame(lang, len(display.stops) == 1, tuple(query.items()), filters)
+    begin, head, body, end = _frame(lang, len(display.stops) == 1, tuple(query.items()), filters, is_demo)
     yield f"{begin}{_escaped(names)}{head}{_escaped(codes)}{body}"
     yield from fragment(display, lang, now)
     yield end
 
 
 @lru_cache(maxsize=256)  # as boards of all stops have few parameters; rendering it takes as long as 20 departures
-def _frame(lang: str, is_single: bool, query: tuple[tuple[str, str], ...], filters: tuple[str, ...]) -> list[str]:
+def _frame(
+    lang: str, is_single: bool, query: tuple[tuple[str, str], ...], filters: tuple[str, ...], is_demo: bool
+) -> list[str]:
     """Return what boards with the same parameters share, around the stops' names, their codes and the fragment."""
     return _PAGE.render(
         lang=lang,
         texts=TEXTS[lang],
+        is_demo=is_demo,
         title=Markup(escape(TEXTS[lang]["title"])).format(stop=Markup(_GAP)),
         view=dict(query).get("view", ""),
         count="single" if is_single else "several",

@@ -74,7 +74,7 @@ class _Compiler(ProcessProtocol):
             try:
                 self.done.callback(msgspec.json.decode(self._output, type=Result))
                 return
-            except msgspec.DecodeError:
+            except ValueError:
                 pass
         lines = self._errors.decode("utf-8", "replace").strip().splitlines()
         self.done.callback(Result(f"the compiler failed: {lines[-1] if lines else reason.getErrorMessage()}"))

@@ -111,7 +111,7 @@ def read(content: memoryview) -> tuple[Header, dict[str, memoryview]]:
         raise BrokenFile("invalid header")
     try:
         header = msgspec.json.decode(bytes(content[begin : begin + size]), type=Header)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise BrokenFile(f"invalid header ({error})") from None
     columns = {}
     for name, code in COLUMNS.items():

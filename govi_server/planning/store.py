@@ -72,7 +72,7 @@ class PlanningStore:
         try:
             with (self.directory / "state.json").open("rb") as file:
                 return msgspec.json.decode(file.read(MAX_STATE_BYTES), type=State)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):
             return State()
 
     @property

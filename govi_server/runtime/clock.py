@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from govi_server.runtime.outside import outside
+
 LOCAL_ZONE = ZoneInfo("Europe/Amsterdam")
 
 MIN_STEP_SECONDS = 1.0
@@ -18,25 +20,39 @@ CHECK_INTERVAL = 1.0
 """Seconds between checks of the clock."""
 
 
+def call_every(interval: float, call: Callable[[], object]) -> Callable[[], None]:
+    """Call a function in a thread at an interval in seconds that does not depend on the system clock; return the
+    function that stops it.
+    """
+    stopped = Event()
+
+    def run() -> None:
+        while not stopped.wait(interval):
+            call()
+
+    Thread(target=run, name="clock", daemon=True).start()
+    return stopped.set
+
+
 class ClockWatch(Service):
     """Detects that the system clock was set, and reschedules the reactor's delayed calls if it was set back.
 
     Delayed calls depend on the system clock: if it is set back by an hour, every deadline is an hour late, and a
     client whose gateway never responds waits for an hour. If it is set forward, calls are early, but not late.
 
-    reactor: an IReactorTime and IReactorFromThreads. monotonic: a clock that cannot be set. every: seconds between
-    two checks.
+    reactor: an IReactorTime and IReactorFromThreads. monotonic: a clock that cannot be set, by default that of the
+    system. every: seconds between two checks.
     """
 
     log = Logger()
 
     def __init__(
-        self, reactor: Any, monotonic: Callable[[], float] = time.monotonic, every: float = CHECK_INTERVAL
+        self, reactor: Any, monotonic: Callable[[], float] | None = None, every: float = CHECK_INTERVAL
     ) -> None:
         self._reactor = reactor
-        self._monotonic = monotonic
+        self._monotonic = monotonic or outside(reactor, "monotonic", time.monotonic)
         self._every = every
-        self._ended = Event()
+        self._stop_checking: Callable[[], None] = lambda: None
         self._offset = 0.0
 
     def startService(self) -> None:
@@ -44,16 +60,13 @@ class ClockWatch(Service):
         super().startService()
         self._offset = self._now_offset()
         # In a thread, because the reactor sleeps until its next call is due by the clock that was set back.
-        Thread(target=self._tick, name="clock", daemon=True).start()
+        every = outside(self._reactor, "call_every", call_every)
+        self._stop_checking = every(self._every, lambda: self._reactor.callFromThread(self.check))
 
     def stopService(self) -> None:
         """Stop checking."""
         super().stopService()
-        self._ended.set()
-
-    def _tick(self) -> None:
-        while not self._ended.wait(self._every):
-            self._reactor.callFromThread(self.check)
+        self._stop_checking()
 
     def _now_offset(self) -> float:
         offset: float = self._reactor.seconds() - self._monotonic()

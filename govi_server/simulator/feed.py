@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from govi_server.departures.times import MINUTE
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.zmq_sockets import bind, check_address, is_listening_address
+from govi_server.runtime.outside import outside
 from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
 from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
@@ -34,17 +35,21 @@ class Publisher:
     """A ZeroMQ socket that publishes messages.
 
     address: a ZeroMQ address such as tcp://127.0.0.1:7817. Raises StartupError if it is invalid.
+    make_context: returns a new ZeroMQ context.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, make_context: Callable[[], zmq.Context[zmq.Socket[bytes]]] = zmq.Context
+    ) -> None:
         check_address("--feed", address, is_listening_address)
         self._address = address
+        self._make_context = make_context
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
 
     def open(self) -> str:
         """Listen, and return the address. Raises StartupError."""
-        self._context = zmq.Context()  # not earlier: its threads would not survive twistd's fork
+        self._context = self._make_context()  # not earlier: its threads would not survive twistd's fork
         socket = self._context.socket(zmq.XPUB)  # a PUB that reports subscriptions
         socket.linger = 0
         self._socket = socket
@@ -176,4 +181,10 @@ def make_town_feed(clock: IReactorTime, seed: int, on_listening: Callable[[str],
     """Return the feed of the town on the loopback interface, in real time and without faults."""
     source = TownFeed(Town(seed), clock.seconds, waits_for_subscription=True)
     faults = FaultInjector(FeedFaults(), Random(seed))
-    return SimulatedFeed(clock, Publisher(ANY_PORT), source, faults, on_listening=on_listening)
+    return SimulatedFeed(
+        clock,
+        Publisher(ANY_PORT, outside(clock, "zmq_context", zmq.Context)),
+        source,
+        faults,
+        on_listening=on_listening,
+    )

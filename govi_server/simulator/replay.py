@@ -50,8 +50,8 @@ def _shift_field(field: bytes, days: int) -> bytes:
 class Replay:
     """Replays the messages of a file, or of the files of a directory by their names, once, with shifted dates.
 
-    Files are .jsonl and .jsonl.gz of govi-record, replayed at the recorded pace, and .ctx and .ctx.gz, one message
-    each, replayed at one per second. speed: a factor of this pace.
+    Files are .jsonl and .jsonl.gz of ``govi-cache record``, replayed at the recorded pace, and .ctx and .ctx.gz, one
+    message each, replayed at one per second. speed: a factor of this pace.
 
     All dates are shifted by the same number of days. The day of the earliest KV8 message becomes today. Without KV8
     it is the day with the most planned passtimes, since a calendar covers weeks; without a calendar, the day of the

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from twisted.internet.error import VerifyError
+
 MAX_UNIX_PATH_BYTES = 107
 """The longest path of a unix socket (unix(7))."""
 
@@ -64,6 +66,23 @@ def check_endpoint(text: str) -> None:
         raise ValueError(problem)
 
 
+def parse_endpoint_text(text: str) -> tuple[str, dict[str, str]]:
+    """Return the kind and the arguments of a valid endpoint, without a haproxy: around it."""
+    kind, _, rest = text.removeprefix("haproxy:").partition(":")
+    names = iter(_ARGUMENTS.get(kind, ()))
+    values = {}
+    for argument in _COLON.split(rest):
+        name, *value = _EQUALS.split(argument, maxsplit=1)
+        if not value:
+            name, value = next(names, ""), [argument]
+        values[name] = _unescaped(value[0])
+    return kind, values
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
 def _problem(text: str) -> str:
     """Return what is wrong with the text of an endpoint, "" if nothing is."""
     if _CONTROL.search(text):
@@ -97,7 +116,7 @@ def _problem_of_arguments(texts: list[str], arguments: Mapping[str, _Value]) -> 
             return f"unexpected argument {text!r} (a colon in a value is written as \\:)"
         if name not in arguments:
             return f"unknown argument {name!r} (expected {', '.join(names[:-1])} or {names[-1]})"
-        values[name] = re.sub(r"\\(.)", r"\1", value[0])
+        values[name] = _unescaped(value[0])
     if names[0] not in values:
         return f"the {names[0]} is missing"
     for name, text in values.items():
@@ -111,6 +130,8 @@ def parser_error(error: Exception) -> str:
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         return f"cannot read {error.filename}: {reason}" if error.filename else reason
+    if isinstance(error, VerifyError):
+        return "the private key is not that of the certificate"
     text = str(error)
     if text.startswith("Unknown endpoint type: "):
         return _unknown(text.partition("'")[2].removesuffix("'"))

@@ -2,15 +2,18 @@
 
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted.internet import unix
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.ssl import CertificateOptions
 from zope.interface import implementer
 
+from govi_server.sockets.certificates import CertificateFiles
 from govi_server.sockets.proxy_protocol import ProxyFactory
 
 FIRST_SYSTEMD_FILE = 3
@@ -25,7 +28,23 @@ def parse_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
     if kind == "systemd":
         return AdoptedEndpoint(reactor, _find_socket(arguments, inherited_sockets()))
     endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    if isinstance(endpoint, SSL4ServerEndpoint):
+        options: CertificateOptions = endpoint._sslContextFactory
+        load = partial(_load_certificate, reactor, text)
+        endpoint._sslContextFactory = CertificateFiles(text, options, load, reactor)
     return endpoint
+
+
+def _load_certificate(reactor: Any, text: str) -> CertificateOptions:
+    options: CertificateOptions = serverFromString(reactor, text)._sslContextFactory
+    return options
+
+
+def certificates_of(endpoint: IStreamServerEndpoint) -> CertificateFiles | None:
+    """Return the certificate of an endpoint; None if it has none."""
+    if isinstance(endpoint, ProxyEndpoint):
+        return certificates_of(endpoint.endpoint)
+    return endpoint._sslContextFactory if isinstance(endpoint, SSL4ServerEndpoint) else None
 
 
 @implementer(IStreamServerEndpoint)

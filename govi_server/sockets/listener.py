@@ -18,13 +18,15 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import log as legacy_log
+from zope.interface import implementer
 
 from govi_server.errors import StartupError
 from govi_server.runtime.ordered_services import Drain, OrderedMultiService
+from govi_server.runtime.program import IReloadable
 from govi_server.sockets import poller
 from govi_server.sockets.accepting import AcceptThrottle
 from govi_server.sockets.endpoint_syntax import check_endpoint, parser_error
-from govi_server.sockets.endpoints import ProxyEndpoint, parse_endpoint
+from govi_server.sockets.endpoints import ProxyEndpoint, certificates_of, parse_endpoint
 from govi_server.sockets.tls import TLSTransport
 
 BACKLOG = 4096
@@ -62,6 +64,7 @@ class DrainingFactory(ListeningFactory, Protocol):
         """Finish the requests in flight and close all connections; return a Deferred that fires afterwards."""
 
 
+@implementer(IReloadable)
 class PortService(StreamServerEndpointService):
     """Listens on an endpoint, and accepts connections as the server's throttle permits.
 
@@ -85,6 +88,12 @@ class PortService(StreamServerEndpointService):
         if isinstance(port, tcp.Port):
             _prepare(port, self._reactor, self._server.accepting)
         return port
+
+    def reload(self) -> None:
+        """Load the certificate again if it has changed."""
+        certificates = certificates_of(self.endpoint)
+        if certificates is not None:
+            certificates.reload()
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening."""

@@ -16,6 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from govi_server.runtime.outside import outside
+
 IS_AVAILABLE = hasattr(select, "epoll")
 """Whether the platform has epoll: Linux. Elsewhere the reactor polls connections itself."""
 
@@ -40,7 +42,7 @@ class Poller:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._epoll = select.epoll()
+        self._epoll = outside(reactor, "epoll", select.epoll)()
         self._watched: dict[int, tuple[Connection, int]] = {}
         self._postponed: dict[int, int] = {}
         """Descriptors that were ready, but not served in the last turn, with their order."""

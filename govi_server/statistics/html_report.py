@@ -1,4 +1,4 @@
-"""The report of ``govi-stats --html``: one page with plots, without scripts or network access."""
+"""The report of ``govi-cache stats --html``: one page with plots, without scripts or network access."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -41,6 +41,10 @@ def _forward_failure(event: LogEvent) -> None:
         globalLogPublisher(event)
 
 
+VERSION = 2
+"""The version of the format. Lines of version 1 have no version, and no module and stop."""
+
+
 class _Phases(Struct, omit_defaults=True, gc=False):
     """The phases of a request in milliseconds; None, which is omitted, for those that it did not reach."""
 
@@ -73,6 +77,7 @@ class _Line(Struct, kw_only=True):
     duration: float
     """Milliseconds."""
     end: End
+    version: int
     worker: int | UnsetType = UNSET
     requests: list[_Request]
 
@@ -93,6 +98,7 @@ def format_line(event: LogEvent, server: str) -> str | None:
         client=statistics.client,
         duration=_milliseconds(max(statistics.ended - statistics.began, 0.0)),
         end=statistics.end,
+        version=VERSION,
         worker=statistics.worker or UNSET,
         requests=[],
     )

@@ -60,7 +60,7 @@ class SharedEndpoint:
         self._endpoint: Any = self._whole.endpoint if isinstance(self._whole, ProxyEndpoint) else self._whole
         self._certificate: Certificate | None = None
         if isinstance(self._endpoint, SSL4ServerEndpoint):
-            self._certificate = _certificate(self._endpoint._sslContextFactory, text)
+            self._certificate = _certificate(self._endpoint._sslContextFactory.options, text)
         elif not isinstance(
             self._endpoint, TCP4ServerEndpoint | TCP6ServerEndpoint | UNIXServerEndpoint | AdoptedEndpoint
         ):

@@ -129,7 +129,7 @@ class Worker(ProcessProtocol):
         if not self._is_killed:
             try:
                 self._reports.dataReceived(data)
-            except (_InvalidReport, msgspec.MsgspecError, IndexError) as error:
+            except (_InvalidReport, ValueError, IndexError) as error:
                 self._kill(f"killed, invalid report ({error})")
 
     def errReceived(self, data: bytes) -> None:

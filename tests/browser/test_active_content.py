@@ -160,6 +160,7 @@ def test_status_page_fits_its_policy(folder: Path, visitor: Visitor) -> None:
     """The status page is shown with its styles, reloads itself, and violates no policy."""
     port = _free_port()
     listen = ["--listen", "tcp:0:interface=127.0.0.1", "--callback", f"tcp:{_free_port()}:interface=127.0.0.1"]
+    listen += ["--source", "demo"]
     with program.twistd(folder, "govi-cache", *listen, "--admin", f"tcp:{port}:interface=127.0.0.1"):
         page = visitor.open_page()
         page.goto(f"http://127.0.0.1:{port}/status")

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.command.stats import Progress, run, write_file
+from govi_server.command.stats import Progress, run, stats, write_file
 from tests.statistics.logs import NOW, line, request
 
 
@@ -80,7 +80,8 @@ class RunTests(FolderTestCase):
         """Run the command; return its exit status, stdout and stderr."""
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
-            status = run([str(argument) for argument in arguments], NOW)
+            context = stats.make_context("stats", [str(argument) for argument in arguments])
+            status = run(**context.params, now=NOW)
         return status, out.getvalue(), err.getvalue()
 
     def test_gzip_is_recognized(self) -> None:
@@ -120,7 +121,7 @@ class RunTests(FolderTestCase):
         """If no line matches, stderr has the counts of bad lines and lines outside the period."""
         log = self.write("log", line() + b"\nbroken\n")
         status, out, err = self.run_command("--since", "1h", log)
-        self.assertEqual((status, err), (0, "govi-stats: no line matches: 1 bad, 1 outside the period\n"))
+        self.assertEqual((status, err), (0, "govi-cache stats: no line matches: 1 bad, 1 outside the period\n"))
         self.assertIn("Requests     0", out)
 
     def test_invalid_moment_is_reported_in_one_line(self) -> None:
@@ -128,7 +129,7 @@ class RunTests(FolderTestCase):
         for option in ("--since", "--until"):
             status, out, err = self.run_command(option, "soon", self.write("log", line()))
             self.assertEqual((status, out, err.count("\n")), (2, "", 1))
-            self.assertTrue(err.startswith(f"govi-stats: {option}: invalid moment 'soon'"), err)
+            self.assertTrue(err.startswith(f"govi-cache stats: {option}: invalid moment 'soon'"), err)
 
     def test_html_report_is_written(self) -> None:
         """The HTML report is written in addition to the text; if that fails, the exit status is 1."""
@@ -140,7 +141,7 @@ class RunTests(FolderTestCase):
         self.assertTrue(page.read_text().startswith("<!DOCTYPE html>"))
         absent = self.folder / "absent" / "page.html"
         status, _, err = self.run_command("--html", absent, log)
-        self.assertEqual((status, err), (1, f"govi-stats: cannot write {absent}: No such file or directory\n"))
+        self.assertEqual((status, err), (1, f"govi-cache stats: cannot write {absent}: No such file or directory\n"))
         self.assertEqual(sorted(os.listdir(self.folder)), ["log", "page.html"])
 
 

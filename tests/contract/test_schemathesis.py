@@ -40,7 +40,7 @@ def _cache(folder: Path, callback: int, response_seconds: float, *more: str) -> 
 @contextmanager
 def demo(folder: Path) -> Iterator[str]:
     """Run the demo, which has a gateway and a feed, in a context; yield its URL."""
-    with _cache(folder, 0, 0.4) as url:
+    with _cache(folder, 0, 0.4, "--source", "demo") as url:
         program.until(lambda: program.state(url, program.STATION) == "live")
         yield url
 

@@ -91,6 +91,28 @@ class LookUpTests(CacheTestCase):
         self.source.results[0].callback(self.board())
         self.assertIs(self.successResultOf(first), self.successResultOf(second))
 
+    def test_refresh_joins_the_pending_request(self) -> None:
+        """A refresh shares a pending request, or starts one that clients share; it is no request of a client."""
+        waiting, refresh = self.wait("miss"), self.cache.refresh(CODE, self.source.board)
+        self.source.results[0].callback(self.board())
+        entry = self.successResultOf(refresh)
+        self.assertIs(self.successResultOf(waiting), entry)
+        self.clock.advance(100)
+        last = self.cache.last_request
+        refresh = self.cache.refresh(CODE, self.source.board)
+        self.assertIs(self.cached("stale"), entry)
+        self.assertEqual((self.source.requested, self.cache.last_request), ([CODE] * 2, last))
+        self.source.results[1].callback(self.board())
+        self.assertIs(self.successResultOf(refresh), self.cached("hit"))
+
+    def test_refresh_fails_despite_a_stale_board(self) -> None:
+        """A refresh reports that the source failed, also if clients have a stale board."""
+        self.cache.put(self.board(age=100))
+        refresh = self.cache.refresh(CODE, self.source.board)
+        self.source.results[0].errback(SourceSilent("no response"))
+        self.failureResultOf(refresh, SourceSilent)
+        self.assertEqual(self.cache.pending, {})
+
     def test_stale(self) -> None:
         """A stale board is served immediately and refreshed by exactly one request."""
         old = self.cache.put(self.board(age=100))

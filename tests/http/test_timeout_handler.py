@@ -61,12 +61,17 @@ class TimeoutHandlerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_clock_set_back(self) -> None:
-        """Deadlines started before and after the clock is set back expire in time."""
+        """Deadlines started before and after the clock is set back expire in time, once ClockWatch has moved them."""
         self.start("a")
+        self.clock.advance(10)
         self.clock.rightNow -= 3600
         self.start("b")
-        self.clock.advance(13)
-        self.assertEqual(sorted(connection for _, connection in self.expired), ["a", "b"])
+        for call in self.clock.getDelayedCalls():
+            call.delay(-3600)
+        self.clock.advance(3)
+        self.assertEqual([connection for _, connection in self.expired], ["a"])
+        self.clock.advance(10)
+        self.assertEqual([connection for _, connection in self.expired], ["a", "b"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_failing_callback_does_not_affect_others(self) -> None:

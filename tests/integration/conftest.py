@@ -276,8 +276,10 @@ def becomes_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 def arguments(port: int, *more: str) -> list[str]:
-    """Return the arguments of twistd for a govi-cache that listens on a port."""
+    """Return the arguments of twistd for a govi-cache that listens on a port, by default with the demo."""
+    has_source = {"--source", "--feed", "--timetable", "--gateway-url", "--config"} & set(more)
+    source = [] if has_source else ["--source", "demo"]
     return [
         "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1",
-        "--callback", f"tcp:{free_port()}:interface=127.0.0.1", "--admin", "", *more,
+        "--callback", f"tcp:{free_port()}:interface=127.0.0.1", "--admin", "", *source, *more,
     ]  # fmt: skip

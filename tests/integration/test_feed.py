@@ -16,7 +16,7 @@ from govi_server.simulator.replay import shift_dates
 from tests.integration.conftest import free_port
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
-RECORD = "from govi_server.command.record import main; main()"
+RECORD = "from govi_server.command.record import record; record()"
 FAST = "3600"
 """An hour per second, so that data changes every second, even at night."""
 
@@ -155,7 +155,7 @@ def test_full_disk(run: Run, town: str) -> None:
     recorder = run(RECORD, "--feed", town, "--output", "/dev/full")
     output, _ = recorder.communicate(timeout=10)
     assert recorder.returncode == 1
-    assert output.endswith("govi-record: cannot write /dev/full: No space left on device\n")
+    assert output.endswith("govi-cache record: cannot write /dev/full: No space left on device\n")
     assert "Traceback" not in output
 
 
@@ -164,5 +164,5 @@ def test_invalid_address(run: Run) -> None:
     recorder = run(RECORD, "--feed", "nonsense")
     output, _ = recorder.communicate(timeout=10)
     assert recorder.returncode == 1
-    assert output.startswith("govi-record: --feed: invalid feed address 'nonsense'")
+    assert output.startswith("govi-cache record: --feed: invalid feed address 'nonsense'")
     assert output.count("\n") == 1

@@ -214,7 +214,7 @@ def attack(ports: dict[str, int]) -> None:
 def test_nothing_hostile_reaches_logs_or_pages(
     program: "tuple[subprocess.Popen[str], dict[str, int]]", tmp_path: Path
 ) -> None:
-    """No hostile text reaches the log, the statistics log, the status page, the metrics or govi-stats unescaped."""
+    """No hostile text reaches logs, the statistics log, the status page, metrics or `govi-cache stats` unescaped."""
     process, ports = program
     attack(ports)
     pages = {path: get(ports["admin"], path) for path in ("/status", "/status.json", "/metrics", "/ready")}
@@ -233,7 +233,7 @@ def test_nothing_hostile_reaches_logs_or_pages(
     line = f'{{"time":"2026-01-01T00:00:00+00:00","end":"client","requests":[{request.format(texts)}]}}\n'
     hostile.write_text(statistics + line)
     for options in ([], ["--json"], ["--html", str(tmp_path / "report.html")]):
-        command = [str(Path(sys.executable).parent / "govi-stats"), str(hostile), *options]
+        command = [str(Path(sys.executable).parent / "govi-cache"), "stats", str(hostile), *options]
         result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         assert unprintable((result.stdout + result.stderr).replace("\n", "")) == set(), options
     assert unprintable((tmp_path / "report.html").read_text().replace("\n", "")) == set()

@@ -36,7 +36,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             [
                 "bash", "-c", PASS, str(fd), *through, sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=",
                 "govi-cache", "--listen", endpoint, "--callback", f"tcp:{free_port()}:interface=127.0.0.1",
-                "--admin", "", "--statistics", "statistics.log", "--workers", f"{workers}",
+                "--admin", "", "--statistics", "statistics.log", "--source", "demo", "--workers", f"{workers}",
             ],
             cwd=tmp_path,
             pass_fds=[fd],

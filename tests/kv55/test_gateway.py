@@ -581,6 +581,17 @@ class UnsolicitedTests(GatewayTestCase):
         self.clock.advance(300.5)
         self.assertRaises(Unsolicited, self.deliver, callback(CODE))
 
+    def test_repeated_callback_with_an_older_unanswered_request(self) -> None:
+        """A request that is too old to be answered does not make a repetition of a newer response unsolicited."""
+        self.request_without_response()
+        self.clock.advance(295)
+        board = self.request()
+        self.deliver(callback(CODE))
+        self.assertResolved(board)
+        self.clock.advance(5)
+        self.deliver(callback(CODE))
+        self.assertEqual(self.late, [])
+
     def test_late_callback_with_a_newer_request(self) -> None:
         """A late callback with an older request's number reaches the listeners; the newer request stays pending."""
         older = self.request_without_response()

@@ -1,7 +1,6 @@
 """Tests of modules.callback, in memory."""
 
 import gzip
-from ipaddress import ip_network
 
 from lxml import etree
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -27,9 +26,7 @@ class CallbackTests(WireTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.gateway = Gateway(FakePoster(), self.clock, "gateway")
-        receiver = Callback(
-            self.gateway, [ip_network("127.0.0.0/8"), ip_network("::1/128")], self.clock.seconds, "openOV"
-        )
+        receiver = Callback(self.gateway, ["127.0.0.0/8", "::1/128"], self.clock.seconds, "openOV")
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: receiver)
 
     def post(self, body: bytes, path: str = "/", addr: IAddress = LOCAL, extra: str = "") -> Response:
@@ -68,7 +65,7 @@ class CallbackTests(WireTestCase):
                 return succeed("stored")
 
         self.gateway = Gateway(FakePoster(), self.clock, "gateway", peers=Peers())
-        receiver = Callback(self.gateway, [ip_network("127.0.0.0/8")], self.clock.seconds, "openOV")
+        receiver = Callback(self.gateway, ["127.0.0.0/8"], self.clock.seconds, "openOV")
         self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: receiver)
         self.assertEqual(self.post(self.callback()).status, 200)
         self.assertEqual(self.post(self.callback("1"), PEER_PATH).status, 403)

@@ -30,7 +30,8 @@ from tests.examples import SOURCES, Program
 
 # Header fields of HTTP and for browsers; operations do not document them.
 HTTP_FIELDS = {
-    "date", "content-type", "content-length", "content-encoding", "connection", "vary", "x-accel-buffering",
+    "date", "server", "data-source", "content-type", "content-length",
+    "content-encoding", "connection", "vary", "x-accel-buffering",
     "access-control-allow-origin", "access-control-expose-headers", "access-control-allow-headers",
     "content-security-policy", "referrer-policy", "x-content-type-options",
 }  # fmt: skip

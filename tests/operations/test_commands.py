@@ -43,7 +43,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         history = RecentHistory(self.clock, StatisticsBatcher("govi-cache"))
         status = Status(components, history, HealthMonitor(components, history, self.clock), self.clock, "1.0")
         self.shut_downs: list[bool] = []
-        self.levels = LogLevels(LogPublisher())
+        self.levels = LogLevels((), LogPublisher())
         self.commands = ManholeCommands(
             components, status, self.levels, self.clock, lambda: self.shut_downs.append(True)
         )

@@ -16,7 +16,7 @@ class LogLevelsTests(SynchronousTestCase):
         file = io.StringIO()
         events: list[LogEvent] = []
         publisher = LogPublisher(textFileLogObserver(file), events.append)  # type: ignore[arg-type]
-        levels, logger = LogLevels(publisher), Logger("a.b", observer=publisher)
+        levels, logger = LogLevels((), publisher), Logger("a.b", observer=publisher)
         levels.startService()
         events.clear()
         logger.debug("first")

@@ -37,6 +37,12 @@ class ReadinessTests(OperationsTestCase):
     def board(self, code: str = CODE) -> Board:
         return Board(code, (Trip(),), self.clock.seconds())
 
+    def end_requests(self) -> None:
+        """End the requests without a response, as the gateway's deadline does."""
+        for result in self.source.results:
+            if not result.called:
+                result.errback(SourceSilent("no response within 10 s"))
+
     def seconds_until(self, is_ready: bool, period: float) -> float:
         """Fetch the readiness in a period, as a load balancer does; return the time until it has this value."""
         started = self.clock.seconds()
@@ -65,6 +71,7 @@ class ReadinessTests(OperationsTestCase):
                     self.assertLess(self.seconds_until(False, period), MAX_DELAY, (outcome, period, offset))
                     self.assertIsNotNone(self.cache.fresh(CODE))
                     self.clock.advance(20)
+                    self.end_requests()
                     self.source.immediate = self.board()
                     self.assertLess(self.seconds_until(True, period), MAX_DELAY, (outcome, period, offset))
 
@@ -77,6 +84,7 @@ class ReadinessTests(OperationsTestCase):
                 self.assertEqual(self.seconds_until(True, period), 0)
                 self.cache.board("1")[1].addErrback(lambda _: None)  # type: ignore[union-attr]
                 self.assertLess(self.seconds_until(False, period), MAX_DELAY, (outcome, period))
+                self.end_requests()
                 self.source.immediate = self.board("1")
                 self.assertLess(self.seconds_until(True, period), MAX_DELAY)
 
@@ -156,6 +164,7 @@ class ReadinessTests(OperationsTestCase):
         self.source.board = mock.Mock(side_effect=ZeroDivisionError)  # type: ignore[method-assign]
         for _ in range(2):
             self.failureResultOf(self.fetch(), ZeroDivisionError)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         del self.source.board
         self.source.immediate = self.board()
         self.clock.advance(CHECK_INTERVAL)

@@ -7,7 +7,6 @@ from twisted.python.usage import Options
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import tap
-from govi_server.command import record
 from govi_server.runtime.version import VERSION
 from govi_server.simulator import tap as simulator
 
@@ -20,13 +19,12 @@ class VersionTests(SynchronousTestCase):
         for program, options in (
             ("govi-cache", tap.Options),
             ("govi-simulator", simulator.Options),
-            ("govi-record", record.Options),
         ):
             output = io.StringIO()
             with redirect_stdout(output):
                 error = self.assertRaises(SystemExit, self.parse, options)
             self.assertFalse(error.code)
-            self.assertTrue(output.getvalue().startswith(f"{program} {VERSION} (Twisted "), output.getvalue())
+            self.assertTrue(output.getvalue().startswith(f"{program} {VERSION}\n"), output.getvalue())
 
     def parse(self, options: type[Options]) -> None:
         options().parseOptions(["--version"])

@@ -120,6 +120,7 @@ class FormatTests(SynchronousTestCase):
                 "client": "192.0.2.0/24",
                 "duration": 1500.0,
                 "end": "client",
+                "version": 2,
                 "requests": [
                     {
                         "method": "GET",
@@ -163,6 +164,7 @@ class FormatTests(SynchronousTestCase):
             "client": connection.client,
             "duration": milliseconds(max(connection.ended - connection.began, 0.0)),
             "end": connection.end,
+            "version": 2,
             "requests": [as_document(request) for request in connection.requests],
         }
         expected = escape_json(msgspec.json.encode(document).decode()) + "\n"

@@ -8,7 +8,6 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
-from govi_server.http.cors import public_headers
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.settings import AccessSettings
@@ -42,7 +41,7 @@ class WorkerProgram(Program):
             RequestHandler,
             clock=clock,
             find_module=self.proxy.find_module,
-            headers=public_headers("Feed-State"),
+            headers=self.server.headers,  # the same as without workers
             access=ClientLimits(clock, access),
             observer=self.events,
         )

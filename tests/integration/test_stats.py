@@ -1,4 +1,4 @@
-"""Tests of govi-stats as a process."""
+"""Tests of `govi-cache stats` as a process."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.statistics.logs import line, request
 
-COMMAND = [sys.executable, "-c", "from govi_server.command.stats import main; main()"]
+COMMAND = [sys.executable, "-c", "from govi_server.command.main import main; main()", "stats"]
 
 
 def stats(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def test_unreadable_file_is_skipped(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     process = stats("--html", page, tmp_path / "absent", "-", data=gzip.compress(line()))
     assert process.returncode == 1
-    assert process.stderr == f"govi-stats: cannot read {tmp_path / 'absent'}: No such file or directory\n"
+    assert process.stderr == f"govi-cache stats: cannot read {tmp_path / 'absent'}: No such file or directory\n"
     assert "Responses by status" in process.stdout
     assert page.read_text().count("<svg") > 5
 

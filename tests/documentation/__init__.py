@@ -1,0 +1,1 @@
+"""Every command of the documents, run as written (make test-documentation)."""

@@ -1,0 +1,1 @@
+"""The release, built twice (make test-release)."""

@@ -1,0 +1,157 @@
+"""The faults of a world: a list that its seed determines, of which a failure is shrunk to the fewest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.simulation.feed import OPERATORS
+from tests.simulation.gateway import MODES
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+STEPS = (-7200, -3600, -3600, -90, -2, 2, 60, 3600)
+"""Seconds by which the clock is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault: it begins so many seconds after the world, and lasts so long."""
+
+    at: float
+    seconds: float
+    kind: str
+    target: str = ""
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.kind} {self.target or f'{self.amount:.2f}'}"
+        return f"{text} for {self.seconds:.0f} s" if self.seconds else text
+
+    def begin(self, world: World) -> None:
+        getattr(self, f"_begin_{self.kind}")(world)
+
+    def end(self, world: World) -> None:
+        getattr(self, f"_end_{self.kind}", lambda world: None)(world)
+
+    # A gateway misbehaves.
+
+    def _begin_gateway(self, world: World) -> None:
+        name, mode = self.target.split(":")
+        world.gateways[name].set_mode(mode)
+
+    def _end_gateway(self, world: World) -> None:
+        name, mode = self.target.split(":")
+        if world.gateways[name].mode == mode:
+            world.gateways[name].set_mode("")
+
+    # The network is slow, cuts writes, loses connections.
+
+    def _begin_slow(self, world: World) -> None:
+        world.network.slowest = self.amount
+
+    def _end_slow(self, world: World) -> None:
+        world.network.slowest = 0.02
+
+    def _begin_pieces(self, world: World) -> None:
+        world.network.cut_fraction = world.network.packet_fraction = self.amount
+
+    def _end_pieces(self, world: World) -> None:
+        world.network.cut_fraction, world.network.packet_fraction = 0.02, 0.05
+
+    def _begin_cut(self, world: World) -> None:
+        for session in list(world.sessions):
+            if world.random.random() < self.amount:
+                session.close(abort=True)
+
+    # The process.
+
+    def _begin_terminate(self, world: World) -> None:
+        if world.node.is_up:
+            world.node.terminate(self.amount)
+
+    def _begin_kill(self, world: World) -> None:
+        if world.node.is_up:
+            world.node.kill(self.amount)
+
+    # The feed.
+
+    def _begin_feed(self, world: World) -> None:
+        feed = world.feed
+        assert feed is not None
+        feed.healthy_since = inf
+        if self.target == "silent":
+            feed.is_silent = True
+        elif self.target == "heartbeats":
+            feed.heartbeats_only = True
+        elif self.target == "restart":
+            feed.close()
+        elif self.target == "garbage":
+            feed.send_garbage()
+        elif self.target in OPERATORS:
+            feed.silent_operator = self.target
+        else:
+            setattr(world.zeromq, self.target, self.amount)
+
+    def _end_feed(self, world: World) -> None:
+        feed = world.feed
+        assert feed is not None
+        feed.is_silent = feed.heartbeats_only = False
+        feed.silent_operator = ""
+        feed.healthy_since = world.scheduler.now
+        world.zeromq.loss = world.zeromq.duplicates = world.zeromq.reordered = 0.0
+        if feed.publisher is None:
+            feed.open()
+
+    def _begin_planning(self, world: World) -> None:
+        assert world.feed is not None
+        world.feed.publish_planning()
+
+    # The clock.
+
+    def _begin_clock(self, world: World) -> None:
+        world.step_clock(self.amount)
+
+
+def make_faults(random: Random, world: World) -> list[Fault]:
+    """Return the faults of a world."""
+    faults = []
+    at = 60.0
+    if world.feed is not None:
+        faults.append(Fault(random.uniform(1, 60), 0.0, "planning"))
+    has_steps = world.seed % 4 == 0 or world.seed % 7 == 3  # mostly without a feed, whose rules do not apply then
+    while True:
+        at += random.uniform(5, 100)
+        if at > 3600 * world.hours - 150:
+            return faults
+        seconds = random.uniform(5, 60)
+        choice = random.random()
+        if has_steps and choice < 0.12:
+            faults.append(Fault(at, 0.0, "clock", amount=random.choice(STEPS)))
+        elif choice < 0.3 and world.feed is not None:
+            kind = random.choice(
+                ("silent", "heartbeats", "restart", "garbage", "LIN", "KUST", "loss", "duplicates", "reordered")
+            )
+            long = random.choice((1, 1, 4, 8))
+            faults.append(Fault(at, seconds * long, "feed", kind, random.choice((0.1, 0.3))))
+            at += seconds * (long - 1) * random.random()
+        elif choice < 0.65:
+            gateway = random.choice(list(world.gateways))
+            mode = random.choice((*MODES, "late", "late", "late", "late"))
+            if mode in ("closed", "refuse", "late"):
+                seconds *= random.choice((1, 2, 4))
+            faults.append(Fault(at, seconds, "gateway", f"{gateway}:{mode}"))
+        elif choice < 0.72:
+            faults.append(Fault(at, seconds, "slow", amount=random.choice((0.1, 0.3))))
+        elif choice < 0.79:
+            faults.append(Fault(at, seconds, "pieces", amount=random.choice((0.3, 0.8))))
+        elif choice < 0.85:
+            faults.append(Fault(at, 0.0, "cut", amount=random.random()))
+        elif choice < 0.91:
+            faults.append(Fault(at, 0.0, "terminate", amount=random.uniform(1, 20)))
+        elif choice < 0.94:
+            faults.append(Fault(at, 0.0, "kill", amount=random.uniform(0, 20)))

@@ -1,0 +1,391 @@
+"""A KV78turbo feed of the world: two operators with delays, cancellations, moved stops, messages and planning.
+
+Published through the ZeroMQ of the world. ``Model`` is the slow, obvious reading of what a process of the program has
+received: the newest row of each passtime, and nothing else.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from tests import feed as rows
+from tests.simulation.gateway import ZONE
+from tests.simulation.zeromq import Frames, PublisherSocket
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+ADDRESS = "tcp://10.0.2.1:7817"
+CYCLE = 30.0
+"""Seconds in which all rows are repeated."""
+AHEAD, BEHIND = 3600.0, 900.0
+"""Seconds that a journey is published before its start, and after it."""
+HEADWAY = 900
+LEG = 150
+OPERATORS = ("LIN", "KUST")
+LINES = {"L001": "LIN", "L002": "LIN", "K011": "KUST", "K012": "KUST"}
+LEVELS = {line: f"9{n}" for n, line in enumerate(LINES)}
+STOPS = [f"3000{n:04}" for n in range(1, 11)]
+ROUTES = {line: [STOPS[(3 * n + 2 * i) % len(STOPS)] for i in range(4)] for n, line in enumerate(LINES)}
+
+
+@lru_cache(maxsize=100_000)
+def moments(day: date, seconds: int) -> tuple[float, float]:
+    """Return the earliest and the latest moment that a time on an operating date can mean."""
+    local = datetime(day.year, day.month, day.day) + timedelta(seconds=seconds)  # the zone follows
+    first, second = (local.replace(tzinfo=ZONE, fold=fold).timestamp() for fold in (0, 1))
+    return min(first, second), max(first, second)
+
+
+def clock(seconds: int) -> str:
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A passtime of KV8. at: when it was true, in whole seconds."""
+
+    owner: str
+    day: date
+    line: str
+    journey: int
+    order: int
+    code: str
+    target: int
+    expected: int
+    status: str
+    kind: str
+    at: int
+
+    @property
+    def key(self) -> tuple[str, date, str, int, int]:
+        return self.owner, self.day, self.line, self.journey, self.order
+
+    def fields(self) -> dict[str, str | None]:
+        return {
+            "DataOwnerCode": self.owner, "OperationDate": str(self.day), "LinePlanningNumber": self.line,
+            "JourneyNumber": str(self.journey), "UserStopOrderNumber": str(self.order),
+            "UserStopCode": f"u{self.order}{self.line}", "TimingPointCode": self.code,
+            "LocalServiceLevelCode": LEVELS[self.line],
+            "TargetArrivalTime": clock(self.target), "TargetDepartureTime": clock(self.target),
+            "ExpectedArrivalTime": clock(self.expected), "ExpectedDepartureTime": clock(self.expected),
+            "TripStopStatus": self.status, "JourneyStopType": self.kind, "DestinationCode": f"D{self.line}",
+            "LastUpdateTimeStamp": datetime.fromtimestamp(self.at, ZONE).isoformat(),
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Journey:
+    """A journey under way or soon to be."""
+
+    owner: str
+    line: str
+    day: date
+    number: int
+    start: int
+    calls: dict[int, Row] = field(default_factory=dict)
+    """The rows that are still repeated, by order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A general message of a stop, or its deletion."""
+
+    number: str
+    code: str
+    text: str
+    at: int
+    is_deleted: bool = False
+
+
+@dataclass(slots=True)
+class Model:
+    """What a process has received: rows by key, and when each was received; messages; operators."""
+
+    rows: dict[tuple[str, date, str, int, int], Row] = field(default_factory=dict)
+    heard: dict[tuple[str, date, str, int, int], float] = field(default_factory=dict)
+    changed: dict[str, float] = field(default_factory=dict)
+    """When the departures of a stop have changed."""
+    previous: dict[tuple[str, date, str, int, int], tuple[Row, float]] = field(default_factory=dict)
+    """The row before the current one, and until when that was the current one."""
+    operators: dict[str, float] = field(default_factory=dict)
+    messages: dict[str, Message] = field(default_factory=dict)
+    gone_messages: dict[str, Message] = field(default_factory=dict)
+    has_planning: bool = False
+    last: float = -1e9
+    first: float | None = None
+    unsettled_until: float = -1e9
+    """Until when the process may know less, since it was killed, or a message was lost."""
+    killed_at: float = -1e9
+    """When a process was last killed, and lost what it had received since its last snapshot."""
+
+    def receive(self, content: list[Any], now: float) -> None:
+        self.last = now
+        self.first = now if self.first is None else self.first
+        for item in content:
+            if isinstance(item, Row):
+                self.operators[item.owner] = now
+                stored = self.rows.get(item.key)
+                if stored is not None and item.at < stored.at:
+                    continue
+                self.heard[item.key] = now
+                if stored != item:
+                    if stored is not None:
+                        self.previous[item.key] = stored, now
+                        self.changed[stored.code] = now
+                    self.rows[item.key] = item
+                    self.changed[item.code] = now
+            elif isinstance(item, Message):
+                self.operators["LIN"] = now
+                gone = self.gone_messages.get(item.number)
+                current = self.messages.get(item.number)
+                if item.is_deleted:
+                    if current is None or current.at <= item.at:
+                        self.messages.pop(item.number, None)
+                        self.gone_messages[item.number] = item
+                        self.changed[item.code] = now
+                elif (gone is None or gone.at < item.at) and (current is None or current.at <= item.at):
+                    self.messages[item.number] = item
+                    self.changed[item.code] = now
+            elif item == "planning":
+                self.has_planning = True
+
+    def forget(self, now: float) -> None:
+        """Drop what is long over."""
+        for key, row in list(self.rows.items()):
+            if moments(row.day, max(row.expected, row.target))[1] < now - 1800:
+                del self.rows[key]
+                self.heard.pop(key, None)
+                self.previous.pop(key, None)
+
+
+class FeedWorld:
+    """The publisher, and what it knows."""
+
+    def __init__(self, world: World, random: Random) -> None:
+        self.world = world
+        self.random = random
+        self.publisher: PublisherSocket | None = None
+        self.is_silent = False
+        self.silent_operator = ""
+        self.heartbeats_only = False
+        self.healthy_since = world.scheduler.now
+        self.journeys: dict[tuple[date, str, int], Journey] = {}
+        self.messages: dict[str, Message] = {}
+        self._n_messages = 0
+        self.sent: dict[bytes, list[Any]] = {}
+        self.n_rows = 0
+        self.open()
+        after = world.scheduler.after
+        after(0.5, self._cycle)
+        after(1.0, self._change)
+        after(10.0, self._heartbeat)
+        after(3600.0 * 12, lambda: None)
+
+    @property
+    def now(self) -> float:
+        return self.world.scheduler.now
+
+    def open(self) -> None:
+        self.publisher = publisher = PublisherSocket(self.world.zeromq)
+        publisher.bind(ADDRESS)
+
+    def close(self) -> None:
+        if self.publisher is not None:
+            self.publisher.close()
+            self.publisher = None
+
+    # The day.
+
+    def _cycle(self) -> None:
+        now = self.now
+        self.world.scheduler.after(CYCLE, self._cycle)
+        self._plan(now)
+        for n, line in enumerate(LINES):
+            self.world.scheduler.after(n * CYCLE / len(LINES), self._repeat, line)
+        self.sent = dict(list(self.sent.items())[-400:])
+
+    def _plan(self, now: float) -> None:
+        """Begin the journeys that are now published, and forget those that are over."""
+        today = datetime.fromtimestamp(now, ZONE).date()
+        for day in (today - timedelta(1), today, today + timedelta(1)):
+            for n, (line, owner) in enumerate(LINES.items()):
+                for number, start in enumerate(range(5 * 3600 + 180 * n, 29 * 3600, HEADWAY), 1001):
+                    key = day, line, number
+                    begins = moments(day, start)[0]
+                    if key in self.journeys:
+                        if begins < now - BEHIND and not self.journeys[key].calls:
+                            del self.journeys[key]
+                    elif now - 60 < begins < now + AHEAD:
+                        self.journeys[key] = self._begin(owner, line, day, number, start)
+
+    def _begin(self, owner: str, line: str, day: date, number: int, start: int) -> Journey:
+        journey = Journey(owner, line, day, number, start)
+        route = ROUTES[line]
+        for order, code in enumerate(route):
+            target = start + LEG * order
+            kind = "FIRST" if order == 0 else "LAST" if order == len(route) - 1 else "INTERMEDIATE"
+            journey.calls[order] = Row(
+                owner, day, line, number, order, code, target, target, "PLANNED", kind, int(self.now)
+            )
+        return journey
+
+    def _repeat(self, line: str) -> None:
+        """Publish all rows of a line, also those that have passed since."""
+        now = self.now
+        content: list[Any] = []
+        for journey in self.journeys.values():
+            if journey.line != line:
+                continue
+            for order, row in list(journey.calls.items()):
+                current = row
+                if moments(row.day, row.expected)[0] < now - 5:
+                    current = replace(row, status="CANCEL" if row.status == "CANCEL" else "PASSED", at=int(now))
+                    del journey.calls[order]
+                elif row.status == "PLANNED" and moments(row.day, journey.start)[0] < now + 1200:
+                    current = journey.calls[order] = replace(row, status="DRIVING", at=int(now))
+                content.append(current)
+        self.publish(LINES[line], content)
+
+    def _change(self) -> None:
+        """Something happens on the road."""
+        random = self.random
+        self.world.scheduler.after(random.uniform(2, 12), self._change)
+        choice = random.random()
+        if choice < 0.25:
+            self._change_message()
+            return
+        candidates = [journey for journey in self.journeys.values() if journey.calls]
+        if not candidates:
+            return
+        journey = random.choice(candidates)
+        at = int(self.now)
+        if any(row.at >= at - 1 for row in journey.calls.values()):
+            return
+        if choice < 0.8:
+            change = random.choice((-60, 20, 60, 120, 240))
+            for order, row in journey.calls.items():
+                delay = min(max(row.expected - row.target + change, -60), 900)
+                status = row.status if row.status == "CANCEL" else "DRIVING"
+                journey.calls[order] = replace(row, expected=row.target + delay, status=status, at=at)
+        elif choice < 0.9:
+            is_cancelled = any(row.status == "CANCEL" for row in journey.calls.values())
+            for order, row in journey.calls.items():
+                journey.calls[order] = replace(row, status="DRIVING" if is_cancelled else "CANCEL", at=at)
+        else:
+            order = random.choice(list(journey.calls))
+            journey.calls[order] = replace(journey.calls[order], code=random.choice(STOPS), at=at)
+        if random.random() < 0.7:
+            self.publish(journey.owner, list(journey.calls.values()))
+
+    def _change_message(self) -> None:
+        random, at = self.random, int(self.now)
+        if self.messages and random.random() < 0.5:
+            message = random.choice(list(self.messages.values()))
+            if message.at >= at - 1:
+                return
+            del self.messages[message.number]
+            message = replace(message, is_deleted=True, at=at)
+        else:
+            self._n_messages += 1
+            number = str(self._n_messages)
+            message = Message(number, random.choice(STOPS), f"Halte vervalt, nr. {number} <é>", at)
+            self.messages[number] = message
+        self.publish_message(message)
+
+    def _heartbeat(self) -> None:
+        self.world.scheduler.after(10.0, self._heartbeat)
+        if not self.is_silent and self.publisher is not None:
+            self.publisher.send_multipart([b"/GOVI/KV8heartbeat"])
+            self.publisher.send_multipart([b"/GOVI/KV7heartbeat"])
+
+    # Publishing.
+
+    def publish(self, owner: str, content: list[Any]) -> None:
+        if not content or owner == self.silent_operator:
+            return
+        self.n_rows += len(content)
+        text = rows.passtimes(*[row.fields() for row in content], published=self._stamp(self.now))
+        self.send(f"/GOVI/KV8passtimes/{owner}", text, content)
+
+    def publish_message(self, message: Message) -> None:
+        key: dict[str, str | None] = {"MessageCodeNumber": message.number, "TimingPointCode": message.code}
+        stamp = self._stamp(message.at)
+        if message.is_deleted:
+            text = rows.general_message_delete(key, published=stamp)
+        else:
+            start = self._stamp(self.now - 600)
+            fields = {"MessageContent": message.text, "MessageTimeStamp": stamp, "MessageStartTime": start}
+            text = rows.general_message(key | fields, published=stamp)
+        self.send("/GOVI/KV8generalmessages/LIN", text, [message])
+
+    def publish_planning(self) -> None:
+        """Publish the planning and the calendar of these days, as at night."""
+        today = datetime.fromtimestamp(self.now, ZONE).date()
+        days = [str(today + timedelta(n)) for n in (-1, 0, 1)]
+        for line, owner in LINES.items():
+            n = list(LINES).index(line)
+            planned: list[rows.Row] = []
+            for number, start in enumerate(range(5 * 3600 + 180 * n, 29 * 3600, HEADWAY), 1001):
+                for order, _ in enumerate(ROUTES[line]):
+                    time = clock(start + LEG * order)
+                    kind = "FIRST" if order == 0 else "LAST" if order == len(ROUTES[line]) - 1 else "INTERMEDIATE"
+                    planned.append({
+                        "DataOwnerCode": owner, "LinePlanningNumber": line, "JourneyNumber": str(number),
+                        "LocalServiceLevelCode": LEVELS[line], "UserStopCode": f"u{order}{line}",
+                        "UserStopOrderNumber": str(order), "DestinationCode": f"D{line}", "TargetArrivalTime": time,
+                        "TargetDepartureTime": time, "JourneyStopType": kind,
+                    })  # fmt: skip
+            text = rows.planning(
+                *planned,
+                lines=[{"DataOwnerCode": owner, "LinePlanningNumber": line, "LinePublicNumber": line[-2:]}],
+                destinations=[{"DataOwnerCode": owner, "DestinationCode": f"D{line}"}],
+                points=[{"TimingPointCode": code, "TimingPointName": f"Dorp, Halte {code[-2:]}"} for code in STOPS],
+                user_stops=[
+                    {"DataOwnerCode": owner, "UserStopCode": f"u{order}{line}", "TimingPointCode": code}
+                    for order, code in enumerate(ROUTES[line])
+                ],
+                published=self._stamp(self.now),
+            )
+            level: rows.Row = {"DataOwnerCode": owner, "LocalServiceLevelCode": LEVELS[line]}
+            self.send(f"/GOVI/KV7planning/{owner}", text, [])
+            text = rows.calendar(*days, level=level, published=self._stamp(self.now))
+            self.send(f"/GOVI/KV7calendar/{owner}", text, ["planning"] if n == len(LINES) - 1 else [])
+
+    def _stamp(self, moment: float) -> str:
+        return datetime.fromtimestamp(int(moment), ZONE).isoformat()
+
+    def send(self, envelope: str, text: bytes, content: list[Any]) -> None:
+        if self.is_silent or self.publisher is None or self.heartbeats_only:
+            return
+        data = gzip.compress(text, 1, mtime=0)
+        self.sent[data] = content
+        self.publisher.send_multipart([envelope.encode(), data])
+
+    def send_garbage(self) -> None:
+        """Send what is no message."""
+        garbage: list[Frames] = [
+            [b"/GOVI/KV8passtimes/LIN", b"not gzip"],
+            [
+                b"/GOVI/KV8passtimes/LIN",
+                gzip.compress(b"\\GKV8\r\n\\TDATEDPASSTIME|DATEDPASSTIME|x\r\n\\LA|B\r\n1|2|3\r\n"),
+            ],
+            [b"/GOVI/KV8\xff\0", gzip.compress(b"x")],
+            [b"/GOVI/KV8passtimes/LIN", b""],
+            [b"/GOVI/KV7planning/LIN", gzip.compress(b"\xff\xfe" * 1000)],
+        ]
+        if self.publisher is not None:
+            for frames in garbage:
+                self.publisher.send_multipart(frames)
+
+    def received(self, frames: Frames) -> None:
+        """A process has read a message."""
+        if len(frames) > 1:
+            content = self.sent.get(frames[1])
+            if content:
+                self.world.model.receive(content, self.now)

@@ -1,0 +1,326 @@
+"""A GOVI gateway of the world: it answers stops with boards that name the question, in every wrong way as well.
+
+Independent of govi_server: it writes and reads its documents itself. Each answer has a serial number, which its first
+trip has as its JourneyNumber, so that a served document can be traced to it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from tests.simulation.http_client import Message, Reader, Wire
+from tests.simulation.network import ListeningSocket, Socket
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+ZONE = ZoneInfo("Europe/Amsterdam")
+DEADLINE = 10.0
+"""Seconds after which a question ends without an answer."""
+LATE = 300.0
+"""Seconds after which an answer is unsolicited."""
+
+MODES = (
+    "refuse", "error", "reset", "closed", "silent", "lost", "slow", "late", "repeat", "foreign", "unsolicited",
+    "broken", "codeless", "early", "numberless", "chopped",
+)  # fmt: skip
+"""The ways in which a gateway misbehaves, each for a while."""
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """A DRIS_55_REQ that arrived."""
+
+    code: str
+    number: str
+    at: float
+    index: int
+    """Its place among all questions of the gateway."""
+    epoch: int
+    """The process of the node that sent it."""
+    ended_at: float | None = None
+    """When an answer of it was accepted, or it was refused; None while it is under way."""
+    answers: list[Answer] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """A DRIS_55 that was sent to a node."""
+
+    serial: int
+    module: str
+    code: str
+    question: Question | None
+    """None if it was not asked for."""
+    kind: str
+    body: bytes
+    sent_at: float
+    epoch: int
+    accepted_at: float | None = None
+    """When the node acknowledged it with 200 (steady time)."""
+    status: int | None = None
+
+
+class Gateway:
+    """One gateway, of one module. It knows the callback address of its only node."""
+
+    def __init__(self, world: World, module: str, host: str, node: Node, callback_port: int, random: Random) -> None:
+        self.world = world
+        self.module = module
+        self.host = host
+        self.node = node
+        self.callback_port = callback_port
+        self.random = random
+        self.mode = ""
+        self.url = f"http://{host}:80/TMI_Post"
+        self.questions: dict[str, list[Question]] = {}
+        self.answers: dict[int, Answer] = {}
+        self.n_questions = 0
+        self.healthy_since = world.scheduler.now
+        """When it began to behave; inf while it does not."""
+        self.bad_since = inf
+        self.was_asked = False
+        """Whether it was asked since it began to misbehave."""
+        self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
+        self._listening: ListeningSocket | None = None
+        self._idle: Wire | None = None
+        self.open()
+
+    # Faults.
+
+    def set_mode(self, mode: str) -> None:
+        """Begin to misbehave, or behave again."""
+        if self.mode == "closed":
+            self.open()
+        self.mode = mode
+        if mode == "closed" and self._listening is not None:
+            self._listening.close()
+            self._listening = None
+        self.was_asked = False
+        self.healthy_since = inf if mode else self.world.scheduler.now
+        self.bad_since = self.world.scheduler.now if mode else inf
+
+    def open(self) -> None:
+        self._listening = listening = ListeningSocket(self.world.network, self.host)
+        listening.bind(("", 80))
+        listening.watchers.append(self._accept)
+
+    # Questions.
+
+    def _accept(self) -> None:
+        while self._listening is not None and self._listening.queue:
+            sock, _ = self._listening.accept()
+            self._serve(sock)
+
+    def _serve(self, sock: Socket) -> None:
+        wire = Wire(sock)
+        if self.mode == "reset" and self.random.random() < 0.5:
+            wire.abort()
+            return
+        reader = Reader(lambda message: self._asked(wire, message))
+        wire.on_data = reader.feed
+        wire.on_end = wire.close
+        wire.begin()
+
+    def _asked(self, wire: Wire, message: Message) -> None:
+        now = self.world.scheduler.now
+        code = re.search(b"<TimingPointCode>([0-9]+)</TimingPointCode>", message.body)
+        number = re.search(b"<SequenceNumber>([0-9]+)</SequenceNumber>", message.body)
+        if code is None or number is None or b"<DRIS_55_REQ>" not in message.body:
+            self.world.found("gateway", f"unreadable question {message.body!r}")
+            return
+        self.n_questions += 1
+        self.was_asked = True
+        stop = code[1].decode()
+        question = Question(stop, number[1].decode(), now, self.n_questions, self.node.epoch)
+        self.questions.setdefault(stop, []).append(question)
+        self.world.event("question", f"{self.module} {stop} {question.number}")
+        self.world.asked(self, question)
+        mode = self.mode
+        if mode == "refuse":
+            question.ended_at = now
+            self._respond(wire, "503 Service Unavailable", b"busy")
+        elif mode == "error":
+            question.ended_at = now
+            self._respond(wire, self.random.choice(("500 Internal Server Error", "404 Not Found", "302 Found")), b"")
+        elif mode == "reset":
+            question.ended_at = now
+            wire.abort()
+        elif mode == "silent":
+            pass
+        elif stop not in self.stops:
+            self._respond(wire, "200 OK", self._acknowledgement())
+        else:
+            if mode == "early":
+                self._answer_later(question, 0.0)
+                self.world.scheduler.after(self.random.uniform(0.5, 12), self._respond, wire, "200 OK", b"")
+                return
+            self._respond(wire, "200 OK", self._acknowledgement())
+            self._plan(question, mode)
+
+    def _plan(self, question: Question, mode: str) -> None:
+        usual = 0.05 + 0.4 * self.random.random()
+        if mode == "lost":
+            return
+        if mode == "slow":
+            self._answer_later(question, self.random.uniform(1, 9.9))
+        elif mode == "late":
+            delay = self.random.uniform(9.9, 25) if self.random.random() < 0.8 else self.random.uniform(20, 320)
+            self._answer_later(question, delay)
+        elif mode == "repeat":
+            self._answer_later(question, usual)
+            self._answer_later(question, usual + self.random.uniform(0.01, 20), "repeat")
+        elif mode in ("foreign", "unsolicited", "broken", "codeless"):
+            self._answer_later(question, usual / 2, mode)
+            if self.random.random() < 0.7:
+                self._answer_later(question, self.random.uniform(usual, 9))
+        elif mode == "numberless":
+            self._answer_later(question, self.random.uniform(0.05, 3), mode)
+        elif mode == "chopped":
+            self._answer_later(question, usual, mode)
+        else:
+            self._answer_later(question, usual)
+
+    def _acknowledgement(self) -> bytes:
+        return (
+            b"<?xml version='1.0' encoding='utf-8'?><DRIS_55_RES><SubscriberID>openOV</SubscriberID>"
+            b"<ResponseCode>OK</ResponseCode></DRIS_55_RES>"
+        )
+
+    def _respond(self, wire: Wire, status: str, body: bytes) -> None:
+        if wire.closed:
+            return
+        if self.random.random() < 0.1:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            wire.send(f"HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunk + b"0\r\n\r\n")
+        elif self.random.random() < 0.1:
+            wire.send(f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n".encode() + body)
+            wire.half_close()
+        else:
+            wire.send(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    # Answers.
+
+    def _answer_later(self, question: Question, delay: float, kind: str = "") -> None:
+        self.world.scheduler.after(delay, self.answer, question, kind)
+
+    def answer(self, question: Question, kind: str = "") -> None:
+        """Send the answer to a question, or something in its place."""
+        stop, number, asked = question.code, question.number, True
+        earlier = [answer for answer in question.answers if answer.kind in ("", "repeat", "numberless", "chopped")]
+        if kind == "repeat" and earlier:
+            self._post(earlier[0].body, None, "repeat", stop, question)
+            return
+        serial = len(self.answers) + 1
+        if kind == "foreign":  # the board of another stop, which may not have been asked for, with this number
+            stop, asked = self.random.choice(self.stops), False
+        elif kind == "unsolicited":
+            stop, asked = f"{self.random.randrange(10**7, 10**8)}", False
+        elif kind == "numberless":
+            number = "0"
+        body = self.write(serial, stop, number)
+        if kind == "broken":
+            body = body.replace(b"</Request>", b"")
+        elif kind == "codeless":
+            body = b"<html>Internal error</html>" if self.random.random() < 0.5 else b"\x1f\x8b broken"
+        answer = Answer(
+            serial, self.module, stop, question if asked else None, kind, body, self.world.scheduler.now,
+            self.node.epoch,
+        )  # fmt: skip
+        self.answers[serial] = answer
+        if kind in ("foreign", "broken"):  # may end any question for the stop
+            for other in self.questions.get(stop, ()):
+                other.ended_at = other.ended_at or self.world.scheduler.now
+        if asked:
+            question.answers.append(answer)
+            question.ended_at = question.ended_at or self.world.scheduler.now
+        self._post(body, answer, kind, stop, question)
+
+    def _post(self, body: bytes, answer: Answer | None, kind: str, stop: str, question: Question) -> None:
+        world = self.world
+        is_gzip = self.random.random() < 0.2 and kind != "codeless"
+        data = gzip.compress(body, 1, mtime=0) if is_gzip else body
+        expects = self.random.random() < 0.1
+        head = (
+            f"POST /KV55/callback HTTP/1.1\r\nHost: {self.node.host}:{self.callback_port}\r\n"
+            f"Content-Type: text/xml\r\nContent-Length: {len(data)}\r\n"
+            + ("Content-Encoding: gzip\r\n" if is_gzip and self.random.random() < 0.5 else "")
+            + ("Expect: 100-continue\r\n" if expects else "")
+            + "\r\n"
+        ).encode()
+        world.event("callback", f"{self.module} {stop} {kind or 'answer'} {answer.serial if answer else 'again'}")
+        wire, self._idle = self._idle, None
+        is_reused = wire is not None and not wire.closed and not wire.ended
+        if wire is None or not is_reused:
+            wire = Wire.connect(world.network, self.host, (self.node.host, self.callback_port))
+        sent = world.scheduler.now
+        epoch = self.node.epoch
+        post = wire
+
+        has_response = False
+
+        def responded(message: Message) -> None:
+            nonlocal has_response
+            has_response = True
+            world.acknowledged(self, answer, kind, message.status, sent, question, epoch)
+            if message.fields.get("connection") == "close" or self.random.random() < 0.3:
+                post.close()
+            else:
+                self._idle = post
+
+        def ended() -> None:
+            post.close()
+            if is_reused and not has_response:  # the node has closed it meanwhile
+                self._post(body, answer, kind, stop, question)
+
+        wire.on_data = Reader(responded).feed
+        wire.on_end = ended
+        if kind == "chopped":
+            for n in range(0, len(data), 100):
+                world.scheduler.after(n / 2000, wire.send, data[n : n + 100])
+            wire.send(head)
+        else:
+            wire.send(head + data)
+
+    def write(self, serial: int, code: str, number: str) -> bytes:
+        """Return a DRIS_55 with a few trips."""
+        random, now = self.random, self.node.wall_time()
+        utc = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")[:19]
+        local = datetime.fromtimestamp(now, ZONE)
+        trips = []
+        for n in range(random.randrange(1, 6)):
+            at = local + timedelta(minutes=3 + 11 * n + random.randrange(5))
+            delay = random.choice((0, 0, 1, 3))
+            day = at.date()
+            hours = at.hour
+            if hours < 4:
+                day, hours = day - timedelta(1), hours + 24
+            expected = at.minute + delay
+            trips.append(
+                f"<Trip><OperatingDate>{day}</OperatingDate><DataOwnerCode>GVB</DataOwnerCode>"
+                f"<LinePlanningNumber>69</LinePlanningNumber>"
+                f"<DestinationName>Sloterdijk &amp; {random.choice(('Zuid', 'Noord', 'Café'))}</DestinationName>"
+                f"<JourneyNumber>{serial if n == 0 else 900_000 + n}</JourneyNumber>"
+                f"<FortifyOrderNumber>0</FortifyOrderNumber>"
+                f"<TargetDepartureTime>{hours:02}:{at.minute:02}:00</TargetDepartureTime>"
+                f"<ExpectedDepartureTime>{hours + expected // 60:02}:{expected % 60:02}:{random.randrange(60):02}"
+                f"</ExpectedDepartureTime>"
+                + (f"<TripStopStatus>{random.choice(('DRIVING', 'PLANNED'))}</TripStopStatus>" if n % 2 else "")
+                + "</Trip>"
+            )
+        comment = "<!-- late -->" if random.random() < 0.1 else ""
+        return (
+            "<?xml version='1.0' encoding='utf-8'?>\n<DRIS_55><SubscriberID>openOV</SubscriberID>"
+            f"<Version>0.0.1</Version><DossierName>KV55</DossierName><SendTimestamp>{utc}+01:00</SendTimestamp>"
+            f"{comment}<Request><RequestTimestamp>{utc}</RequestTimestamp><SequenceNumber>{number}</SequenceNumber>"
+            f"<TimingPoint><TimingPointCode>{code}</TimingPointCode>{''.join(trips)}</TimingPoint>"
+            "</Request></DRIS_55>"
+        ).encode()

@@ -1,0 +1,509 @@
+"""The rules of the world, one class for each, checked all the time.
+
+An oracle is told what happens by the methods of Oracle that it overrides, and reports what breaks its rule with
+found(). None of them looks inside the program.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from tests.simulation.gateway import DEADLINE, LATE, Answer, Gateway, Question
+from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Session, User
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+SLACK = 0.5
+"""Seconds for the network, in which nobody waits for the program."""
+FRESH, STALE = 60.0, 300.0
+STEP_SECONDS = 3.0
+"""Time that the program has to notice that the clock was set."""
+
+
+class Oracle:
+    """A rule."""
+
+    name = ""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.name = re.sub("(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower()
+
+    def found(self, text: str) -> None:
+        self.world.found(self.name, text)
+
+    @property
+    def now(self) -> float:
+        return self.world.scheduler.now
+
+    def sent(self, exchange: Exchange) -> None:
+        """A user sends a request."""
+
+    def completed(self, exchange: Exchange) -> None:
+        """A user has received a complete response."""
+
+    def abandoned(self, exchange: Exchange) -> None:
+        """A connection has ended before its response."""
+
+    def asked(self, gateway: Gateway, question: Question) -> None:
+        """A gateway has received a question."""
+
+    def acknowledged(
+        self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        """A gateway has received the response to a callback."""
+
+    def tick(self) -> None:
+        """A second has passed."""
+
+    def quiet(self) -> None:
+        """Nobody has done anything for so long that everything must be over."""
+
+    def stopped(self, node: Node, clean: bool) -> None:
+        """A process has ended: after SIGTERM, or killed."""
+
+    def logged(self, event: Any) -> None:
+        """An event of the log."""
+
+
+class Deadlines(Oracle):
+    """No client waits longer than 13 s: for a response, or for the end of a connection that nobody uses."""
+
+    def tick(self) -> None:
+        now = self.now
+        for session in list(self.world.sessions):
+            owed_at = session.owed_at
+            if owed_at is None or now <= owed_at + SLACK or session.wire.sock.got_eof:
+                continue
+            # A client that does not read sees the end of its connection when that is aborted.
+            linger = LINGER_SECONDS if session.wire.paused else 0.0
+            if now > owed_at + SLACK + linger + self.world.step_slack(owed_at - 13):
+                self.found(f"{session.user.name} still waits for {session.owed}, {now - owed_at:.1f} s too long")
+                session.close()
+
+
+class Responses(Oracle):
+    """A request has a response that it can have."""
+
+    EXPECTED = (200, 304, 400, 404, 502, 503, 504)
+
+    def completed(self, exchange: Exchange) -> None:
+        status = exchange.status
+        if status in self.EXPECTED or exchange.user.books.is_unclean:
+            if status == 304 and "If-None-Match" not in exchange.fields:
+                self.found(f"{exchange}: 304 to an unconditional request")
+            return
+        if status == 406 and self.world.step_slack(exchange.sent_at):
+            return
+        self.found(f"{exchange}: {exchange.response.first_line if exchange.response else ''}")
+
+
+class NoCuts(Oracle):
+    """The server ends no connection before it has responded to a request, also when it stops."""
+
+    def abandoned(self, exchange: Exchange) -> None:
+        excused = exchange.user.books.is_unclean or exchange.epoch in self.world.killed_epochs
+        if exchange.was_cut and not excused and not self.world.step_slack(exchange.sent_at):
+            later = self.now - exchange.sent_at
+            self.found(f"{exchange}: the connection ended without a response, {later:.1f} s later")
+
+
+class OneQuestion(Oracle):
+    """At most one question for a stop is under way."""
+
+    def asked(self, gateway: Gateway, question: Question) -> None:
+        others = [
+            other
+            for other in gateway.questions[question.code]
+            if other is not question
+            and other.ended_at is None
+            and other.epoch == question.epoch
+            and question.at - other.at < DEADLINE - 1
+        ]
+        if self.world.step_slack(question.at - DEADLINE):
+            return
+        if others:
+            seconds = question.at - others[-1].at
+            self.found(f"/{gateway.module}/{question.code}: asked again {seconds:.3f} s after a pending question")
+
+
+class Boards(Oracle):
+    """A gateway's board is what the gateway sent, for this stop, for a question; it is as old as its Age says, not
+    beyond its stale limit, and never older than one that the program had before.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.newest: dict[tuple[str, str], tuple[int, Answer]] = {}
+        """By module and stop: the index of the question of the newest board that the program has accepted."""
+        self.seen: dict[tuple[User, str, str], int] = {}
+        """The index of the newest board that a user has seen."""
+        self.tainted: dict[tuple[str, str], float] = {}
+        """When an answer arrived that names no question of its own, so that it may be matched with any."""
+        self.accepted: set[Question] = set()
+        self.checked: set[tuple[str, int, int]] = set()
+        self.etags: dict[tuple[str, str], Answer] = {}
+        self.last_stale: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def acknowledged(
+        self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        node = gateway.node
+        if epoch != node.epoch or self.world.step_slack(question.at):
+            return
+        key = gateway.module, answer.code if answer is not None else question.code
+        was_asked = question.epoch == epoch and sent - question.at < LATE - 1
+        if kind in ("", "chopped", "repeat", "numberless") and was_asked and status != 200:
+            self.found(f"/{key[0]}/{key[1]}: an answer {sent - question.at:.1f} s after its question got {status}")
+        if kind == "unsolicited" and status != 403:
+            self.found(f"/{key[0]}/{key[1]}: an unsolicited callback got {status}")
+        if kind in ("broken", "codeless") and status != 400:
+            self.found(f"/{key[0]}/{key[1]}: an unreadable callback got {status}")
+        if answer is None:
+            return
+        answer.status = status
+        if kind in ("foreign", "numberless", "broken") or question.epoch != epoch:
+            self.tainted[key] = self.now  # it is matched by its stop only
+        if status != 200 or answer.question is None:
+            return
+        is_first = question not in self.accepted
+        self.accepted.add(question)
+        question.ended_at = question.ended_at or self.now
+        answer.accepted_at = answer.accepted_at or self.now
+        if kind not in ("", "chopped") or not is_first or self.is_tainted(key) or not was_asked:
+            return
+        newest = self.newest.get(key)
+        if newest is None or question.index > newest[0]:
+            self.newest[key] = question.index, answer
+            self.world.scheduler.after(1.0, self.check_waiters, key, sent, epoch)
+
+    def is_tainted(self, key: tuple[str, str]) -> bool:
+        return self.now - self.tainted.get(key, -LATE) < LATE
+
+    def check_waiters(self, key: tuple[str, str], sent: float, epoch: int) -> None:
+        """All who waited when an answer was sent have it a second after it was acknowledged."""
+        for session in self.world.sessions:
+            if len(session.pending) != 1 or session.epoch != epoch or session.wire.paused:
+                continue
+            exchange = session.pending[0]
+            waits = (exchange.module, exchange.stop) == key and exchange.sent_at < sent - 0.2
+            if waits and not exchange.user.books.is_unclean and not self.world.step_slack(sent):
+                self.found(f"{exchange}: waits, though its answer was acknowledged a second ago")
+
+    def completed(self, exchange: Exchange) -> None:
+        gateway = self.world.gateways.get(exchange.module)
+        if gateway is None or (exchange.stop not in gateway.questions and exchange.stop not in gateway.stops):
+            return
+        key = exchange.module, exchange.stop
+        if exchange.status in (200, 304):
+            self.check_board(gateway, key, exchange)
+        elif exchange.status in (502, 503, 504):
+            self.check_error(gateway, key, exchange)
+
+    def check_board(self, gateway: Gateway, key: tuple[str, str], exchange: Exchange) -> None:
+        assert exchange.response is not None
+        etag = exchange.header("etag") or ""
+        if exchange.status == 304:
+            answer = self.etags.get((exchange.path, exchange.fields["If-None-Match"]))
+            if answer is None:
+                self.found(f"{exchange}: 304 for an unknown entity tag")
+                return
+        elif exchange.method == "HEAD":
+            return
+        else:
+            body = exchange.response.body
+            if exchange.header("content-encoding") == "gzip":
+                if "gzip" not in exchange.fields.get("Accept-Encoding", ""):
+                    self.found(f"{exchange}: gzip was not asked for")
+                body = gzip.decompress(body)
+            serial = re.search(rb"<JourneyNumber>(\d+)</JourneyNumber>", body)
+            answer = gateway.answers.get(int(serial[1])) if serial else None
+            if answer is None:
+                self.found(f"{exchange}: a board that the gateway did not send: {body[:200]!r}")
+                return
+            self.etags[exchange.path, etag] = answer
+            mark = gateway.module, answer.serial, hash(body)
+            if mark not in self.checked:
+                self.checked.add(mark)
+                difference = compare(answer.body, body)
+                if difference:
+                    self.found(f"{exchange}: differs from answer {answer.serial}: {difference}")
+        if (answer.module, answer.code) != key:
+            self.found(f"{exchange}: has the board of /{answer.module}/{answer.code}")
+            return
+        if answer.status not in (None, 200):
+            self.found(f"{exchange}: has a board whose callback got {answer.status}")
+        self.check_age(gateway, key, exchange, answer)
+        self.check_order(key, exchange, answer)
+
+    def check_age(self, gateway: Gateway, key: tuple[str, str], exchange: Exchange, answer: Answer) -> None:
+        assert exchange.ended_at is not None
+        if self.world.stepped_since(answer.sent_at):
+            return
+        age = int(exchange.header("age") or -1)
+        oldest = exchange.ended_at - answer.sent_at
+        youngest = exchange.sent_at - (answer.accepted_at or self.now)
+        if not youngest - 1.01 <= age <= oldest + 0.01 or age > STALE:
+            self.found(f"{exchange}: Age is {age}, though the board is {youngest:.1f} to {oldest:.1f} s old")
+        status = exchange.header("cache-status") or ""
+        is_stale = "fwd=stale" in status or (exchange.response is not None and age > FRESH)
+        if not is_stale:
+            self.last_stale.pop(key, None)
+            return
+        since = gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
+        previous = self.last_stale.get(key)
+        if previous is None or previous[1] != answer.serial or previous[0] < since:
+            self.last_stale[key] = self.now, answer.serial
+        elif self.now - previous[0] > 13 and key[1] in gateway.stops:
+            self.found(f"{exchange}: still stale {self.now - previous[0]:.1f} s after it was to be refreshed")
+
+    def check_order(self, key: tuple[str, str], exchange: Exchange, answer: Answer) -> None:
+        question = answer.question
+        if question is None:
+            return
+        if self.is_tainted(key):
+            return
+        seen = (exchange.user, *key)
+        if question.index < self.seen.get(seen, 0):
+            self.found(
+                f"{exchange}: has an older board than before: answer {answer.serial} of question {question.index}, "
+                f"after one of question {self.seen[seen]}"
+            )
+        self.seen[seen] = question.index
+        newest = self.newest.get(key)
+        if newest is not None and question.index < newest[0] and (newest[1].accepted_at or 0) < exchange.sent_at:
+            self.found(
+                f"{exchange}: has answer {answer.serial}, though answer {newest[1].serial} of a later question was "
+                f"accepted {exchange.sent_at - (newest[1].accepted_at or 0):.1f} s before"
+            )
+
+    def check_error(self, gateway: Gateway, key: tuple[str, str], exchange: Exchange) -> None:
+        assert exchange.response is not None
+        if self.world.step_slack(exchange.sent_at - 15):
+            return
+        newest = self.newest.get(key)
+        if (
+            newest is not None
+            and newest[1].epoch == exchange.epoch
+            and (newest[1].accepted_at or 0) < exchange.sent_at
+            and self.now - newest[1].sent_at < STALE - 1
+            and not self.world.stepped_since(newest[1].sent_at)
+        ):
+            self.found(f"{exchange}: {exchange.status}, though answer {newest[1].serial} is not too old")
+        healthy = self.now - gateway.healthy_since
+        if key[1] in gateway.stops and healthy > 20 and self.now - self.world.node.started_at > 1:
+            self.found(f"{exchange}: {exchange.status}, though the gateway is well for {healthy:.0f} s")
+        if b"Gateway unreachable" in exchange.response.body or exchange.method == "HEAD":
+            return
+        questions = gateway.questions.get(key[1], [])
+        if not questions or self.now - questions[-1].at > DEADLINE + 1.5:
+            self.found(f"{exchange}: {exchange.status}, though the gateway was not asked")
+
+    def stopped(self, node: Node, clean: bool) -> None:
+        self.accepted.clear()
+        self.last_stale.clear()
+        self.seen.clear()
+        if not clean:  # the snapshot may be a minute old
+            self.newest.clear()
+
+
+def flatten(data: bytes) -> list[tuple[str, str]]:
+    """Return the elements of a document with their texts."""
+    return [
+        (element.tag, (element.text or "").strip())
+        for element in ElementTree.fromstring(data).iter()
+        if isinstance(element.tag, str)
+    ]
+
+
+def compare(sent: bytes, served: bytes) -> str:
+    """Return how a served document differs from a callback, except in its License; "" if it does not."""
+    expected, actual = flatten(sent), [item for item in flatten(served) if item[0] != "License"]
+    if expected == actual:
+        return ""
+    different = next((pair for pair in zip(expected, actual, strict=False) if pair[0] != pair[1]), None)
+    return f"{different or (len(expected), len(actual))}"
+
+
+class Statistics(Oracle):
+    """Each accepted connection has exactly one final record, and all of them say what the users saw."""
+
+    PHASES = ("receive", "parse", "lookup", "wait", "render", "send")
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.position = 0
+        self.lines: dict[str, list[dict[str, Any]]] = {}
+        self.requests: Counter[tuple[str, int]] = Counter()
+        """By module and status, since the process was started."""
+        self.connections = 0
+
+    def read(self) -> None:
+        """Read the lines that were written since the last call."""
+        path = self.world.node.statistics
+        if not path.exists():
+            return
+        with open(path, "rb") as file:
+            file.seek(self.position)
+            data = file.read()
+            self.position = file.tell()
+        for text in data.splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                if not self.world.disk_was_full:
+                    self.found(f"a line that is not JSON: {text[:200]!r}")
+                continue
+            self.lines.setdefault(line["client"], []).append(line)
+            self.connections += line["end"] != "open"
+            if not 0 <= line["duration"] < 62_000 and not self.world.steps:
+                self.found(f"a connection of {line['duration']} ms: {text[:200]!r}")
+            for request in line["requests"]:
+                self.requests[request.get("module") or "other", request["status"] or 0] += 1
+                self.check_phases(request)
+
+    def check_phases(self, request: dict[str, Any]) -> None:
+        phases = request["phases"]
+        if [name for name in self.PHASES if name in phases] != list(phases):
+            self.found(f"phases out of order: {request}")
+        if not self.world.steps and not all(0 <= time <= 13_600 for time in phases.values()):
+            self.found(f"phases too long: {request}")
+        if request["cache"] == "hit" and request["status"] == 200 and phases.get("wait", 0) > 1:
+            self.found(f"a hit that has waited: {request}")
+
+    def quiet(self) -> None:
+        self.check("the world is quiet")
+
+    def stopped(self, node: Node, clean: bool) -> None:
+        if clean:
+            self.check("the process has stopped")
+        else:
+            self.position = node.statistics.stat().st_size if node.statistics.exists() else 0
+            for user in self.world.users:
+                user.books = Books()
+        self.lines.clear()
+        self.requests.clear()
+        self.connections = 0
+
+    def check(self, when: str) -> None:
+        self.read()
+        if self.world.disk_was_full:
+            self.world.disk_was_full = False
+            for user in self.world.users:
+                user.books = Books()
+            self.lines.clear()
+            return
+        for user in self.world.users:
+            books, lines = user.books, self.lines.pop(user.client, [])
+            user.books = Books()
+            final = sum(line["end"] != "open" for line in lines)
+            if final != books.connections:
+                self.found(f"{user.name}: {final} final records of {books.connections} connections when {when}")
+            if books.is_unclean:
+                continue
+            logged = Counter(
+                (request["method"], request["path"], request["status"], request["bytes"])
+                for line in lines
+                for request in line["requests"]
+            )
+            missing = books.complete - logged
+            if missing:
+                others = sorted(logged - books.complete, key=str)[:3]
+                self.found(f"{user.name}: not in the statistics when {when}: {sorted(missing)[:3]}, but {others}")
+            extra: Counter[tuple[Any, Any]] = Counter()
+            for (method, path, _, _), n in (logged - books.complete).items():
+                extra[method, path] += n
+            extra -= books.incomplete
+            extra.pop((None, None), None)  # a connection that ended before its first request
+            if extra:
+                self.found(f"{user.name}: only in the statistics when {when}: {sorted(extra, key=str)[:3]}")
+        self.lines.clear()
+
+
+class Gauges(Oracle):
+    """When the world is quiet, every gauge is zero, and the counters are those of the statistics."""
+
+    ZERO = (
+        "govi_connections", "govi_flights", "govi_flights_waiting", "govi_streams", "govi_unfinished_request_bytes",
+    )  # fmt: skip
+
+    def quiet(self) -> None:
+        self.world.operator.ask("/metrics", self.check)
+
+    def check(self, exchange: Exchange) -> None:
+        assert exchange.response is not None
+        totals: Counter[str] = Counter()
+        ended = 0.0
+        for line in exchange.response.body.decode().splitlines():
+            if line.startswith("#"):
+                continue
+            name, _, value = line.rpartition(" ")
+            if name.partition("{")[0] in self.ZERO and float(value):
+                self.found(f"{line} when the world is quiet")
+            if float(value) < 0:
+                self.found(f"{line} is negative")
+            if match := re.match(r'govi_requests_total\{.*module="([^"]*)".*status="(\w+)"', name):
+                totals[match[2]] += int(float(value))
+            if name.startswith("govi_connections_ended_total"):
+                ended += float(value)
+        if self.world.log_was_lossy:
+            return
+        statistics = self.world.statistics
+        expected: Counter[str] = Counter()
+        for (_, status), n in statistics.requests.items():
+            expected[str(status or "none")] += n
+        if totals != expected:
+            self.found(f"govi_requests_total is {dict(totals)}, and in the statistics {dict(expected)}")
+        if ended != statistics.connections:
+            self.found(f"govi_connections_ended_total is {ended}, and in the statistics {statistics.connections}")
+
+
+class Health(Oracle):
+    """/ready is "ready" while boards are served, and not for longer than 20 s while none can be."""
+
+    DELAY = 20.0
+
+    def completed(self, exchange: Exchange) -> None:
+        if exchange.path != "/ready" or exchange.user is not self.world.operator:
+            return
+        world, now = self.world, self.now
+        if not world.node.is_up or now - world.node.started_at < 60 or world.step_slack(now - 60):
+            return
+        bad = [gateway for gateway in world.gateways.values() if gateway.mode in ("closed", "refuse", "error")]
+        if exchange.status == 200:
+            for gateway in bad:
+                is_known = gateway.was_asked or gateway.mode == "closed"
+                if is_known and now - gateway.bad_since > 2 * self.DELAY and gateway.n_questions:
+                    self.found(f"/ready is 200, though {gateway.module} fails for {now - gateway.bad_since:.0f} s")
+        elif all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(
+            90
+        ):
+            self.found(f"/ready is {exchange.status}, though all is well for a minute: {exchange.response.body!r}")  # type: ignore[union-attr]
+
+
+class NoErrors(Oracle):
+    """Nothing is logged as an error."""
+
+    def logged(self, event: Any) -> None:
+        from twisted.logger import LogLevel, formatEvent
+
+        level = event.get("log_level")
+        if level in (LogLevel.error, LogLevel.critical):
+            failure = event.get("log_failure")
+            text = formatEvent(event)
+            self.found(f"logged: {text}" + (f"\n{failure.getTraceback()}" if failure is not None else ""))
+
+
+ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Statistics, Gauges, Health, NoErrors)
+
+
+__all__ = ["ORACLES", "Oracle", "Session"]

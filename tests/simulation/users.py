@@ -1,0 +1,463 @@
+"""The users of the world: displays, browsers, slow readers, clients that hang up, hostile ones, and operators."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.simulation.http_client import Message, Reader, Wire
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+REQUEST_SECONDS = 13.0
+"""The deadline of a request, and of an idle connection."""
+LINGER_SECONDS = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """A request of a user, and its response. Times are steady."""
+
+    user: User
+    method: str
+    path: str
+    fields: dict[str, str]
+    sent_at: float
+    response: Message | None = None
+    ended_at: float | None = None
+    epoch: int = 0
+    """The process that it was sent to."""
+    module: str = ""
+    stop: str = ""
+    is_alone: bool = False
+    """Whether it was sent after the response to the one before."""
+    was_cut: bool = False
+    """Whether the server has accepted the request, and ended its connection without a response."""
+
+    def header(self, name: str) -> str | None:
+        assert self.response is not None
+        return self.response.fields.get(name)
+
+    @property
+    def status(self) -> int:
+        assert self.response is not None
+        return self.response.status
+
+    def __str__(self) -> str:
+        return f"{self.user.name}: {self.method} {self.path}"
+
+
+@dataclass(slots=True)
+class Books:
+    """What a user has seen since the books were opened: what the statistics log must say as well."""
+
+    connections: int = 0
+    """Accepted by the program."""
+    complete: Counter[tuple[str, str, int, int]] = field(default_factory=Counter)
+    """Exchanges: method, path, status and bytes of the body."""
+    incomplete: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Requests without a complete response: method and path."""
+    is_unclean: bool = False
+    """Whether it sent what is no request."""
+
+
+class Session:
+    """A connection of a user. owed_at: when the server must have done something, None if it owes nothing."""
+
+    def __init__(self, user: User, port: int = 8080) -> None:
+        self.user = user
+        world = user.world
+        self.world = world
+        self.epoch = user.node.epoch
+        self.pending: deque[Exchange] = deque()
+        self.reader = Reader(
+            self._responded, self._streamed, lambda: self.pending[0].method if self.pending else "GET"
+        )
+        self.wire = Wire.connect(world.network, user.host, (user.node.host, port))
+        self.wire.on_open = self._opened
+        self.wire.on_data = self._received
+        self.wire.on_end = self._ended
+        self.owed_at: float | None = None
+        self.owed = "an end of the connection"
+        self.on_response: Callable[[Exchange], object] = lambda exchange: None
+        self.on_end: Callable[[], object] = lambda: None
+        self.is_streaming = False
+        self.received = 0
+        self.stops_at: int | None = None
+        """The number of received bytes at which the user hangs up."""
+        world.sessions[self] = None
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.wire.closed and not self.wire.ended
+
+    def owe(self, what: str, seconds: float = REQUEST_SECONDS) -> None:
+        """Expect something from the server within a time."""
+        self.owed = what
+        self.owed_at = self.world.scheduler.now + seconds
+
+    def request(self, method: str, path: str, fields: dict[str, str] | None = None, body: bytes = b"") -> Exchange:
+        """Send a request."""
+        fields = fields or {}
+        exchange = self.begin(method, path, fields)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in ({"Host": "departures.example"} | fields).items())
+        self.wire.send(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+        return exchange
+
+    def begin(self, method: str, path: str, fields: dict[str, str]) -> Exchange:
+        """Note a request, which the caller sends."""
+        exchange = Exchange(self.user, method, path, fields, self.world.scheduler.now, epoch=self.epoch)
+        segments = path.partition("?")[0].split("/")
+        exchange.module, exchange.stop = segments[1], segments[2] if len(segments) > 2 else ""
+        if not self.pending:
+            exchange.is_alone = True
+            self.owe(f"a response to {method} {path}")
+        self.pending.append(exchange)
+        self.world.event("request", f"{self.user.name} {method} {path}")
+        self.world.sent(exchange)
+        return exchange
+
+    def _opened(self) -> None:
+        if self.owed_at is None:
+            self.owe("a response or an end")
+
+    def _received(self, data: bytes) -> None:
+        world = self.world
+        world.received(self.user, data)
+        self.received += len(data)
+        if self.stops_at is not None and self.received >= self.stops_at:
+            self.close(abort=True)
+            return
+        self.reader.feed(data)
+
+    def _responded(self, message: Message) -> None:
+        if not self.pending:
+            if message.status in (406, 408, 429, 503) or self.user.books.is_unclean:
+                return
+            self.world.found("responses", f"{self.user.name}: a response without a request: {message.first_line}")
+            return
+        exchange = self.pending.popleft()
+        exchange.response = message
+        exchange.ended_at = self.world.scheduler.now
+        if self.pending:
+            self.owe(f"a response to {self.pending[0].path}")
+        else:
+            self.owe("an end of the idle connection")
+        books = self.user.books
+        if self.epoch in self.world.killed_epochs:
+            return
+        books.complete[exchange.method, exchange.path.partition("?")[0], message.status, message.size] += 1
+        self.world.completed(exchange)
+        self.on_response(exchange)
+
+    def _streamed(self, message: Message, data: bytes) -> None:
+        self.is_streaming = True
+        self.owed_at = None
+        self.user.streamed(self, message, data)
+
+    def _ended(self) -> None:
+        if self.wire.end != "refused" and self.pending and not self.is_streaming and not self.wire.paused:
+            # A request may cross with the end of an idle connection.
+            first = self.pending[0]
+            first.was_cut = first.is_alone and self.world.scheduler.now - first.sent_at > 1
+        if self.is_streaming and self.pending and self.wire.end == "eof":
+            self.reader.end()
+        self.close()
+
+    def close(self, abort: bool = False) -> None:
+        """End the connection."""
+        if self in self.world.sessions:
+            del self.world.sessions[self]
+            for exchange in self.pending:
+                if self.epoch in self.world.killed_epochs:
+                    continue
+                self.user.books.incomplete[exchange.method, exchange.path.partition("?")[0]] += 1
+                self.world.abandoned(exchange)
+            self.pending.clear()
+            self.owed_at = None
+            (self.wire.abort if abort else self.wire.close)()
+            self.on_end()
+
+
+class User:
+    """A user on a machine, and so in a network, of its own."""
+
+    interval = (15.0, 40.0)
+    """Seconds between two requests."""
+
+    def __init__(self, world: World, node: Node, number: int) -> None:
+        self.world = world
+        self.node = node
+        self.number = number
+        self.name = f"{type(self).__name__.lower()} {number}"
+        self.host = f"10.{100 + number // 250}.{number % 250}.1"
+        self.client = f"10.{100 + number // 250}.{number % 250}.0/24"
+        self.random = Random(f"{world.seed}/user/{number}")
+        self.books = Books()
+        self.session: Session | None = None
+        self.last_step = -1e9
+        self.path = ""
+        self.prepare()
+        self.next(self.random.random() * self.interval[1])
+
+    def prepare(self) -> None:
+        """Choose habits."""
+
+    def next(self, delay: float | None = None) -> None:
+        self.world.scheduler.after(self.random.uniform(*self.interval) if delay is None else delay, self.act)
+
+    def act(self) -> None:
+        """Do something, unless the world is quiet."""
+        if self.world.is_quiet:
+            self.next()
+            return
+        self.use()
+
+    def use(self) -> None:
+        """Do something; next() must be called when it is done."""
+        raise NotImplementedError
+
+    def streamed(self, session: Session, message: Message, data: bytes) -> None:
+        """Receive a part of a stream."""
+
+    def quieten(self) -> None:
+        """The world becomes quiet: end what has no end of its own."""
+        if self.session is not None and self.session.is_streaming:
+            self.session.close()
+
+
+class Display(User):
+    """Polls one path, or a few, and understands conditional requests, gzip and HEAD as its habits are."""
+
+    def prepare(self) -> None:
+        random = self.random
+        self.paths = self.world.display_paths(random)
+        self.gzip = random.random() < 0.4
+        self.conditional = random.random() < 0.4
+        self.heads = 0.1 if random.random() < 0.3 else 0.0
+        self.closes = random.random() < 0.3
+        if random.random() < 0.3:
+            self.interval = (3.0, 12.0)
+        self.known: dict[str, Exchange] = {}
+        self.is_waiting = False
+
+    def use(self) -> None:
+        random = self.random
+        session = self.session
+        if session is None or not session.is_usable:
+            self.session = session = Session(self)
+            session.on_end = partial(self._ended, session)
+        path = random.choice(self.paths)
+        fields = {"Accept-Encoding": "gzip"} if self.gzip else {}
+        known = self.known.get(path)
+        if self.conditional and known is not None and known.header("etag"):
+            fields["If-None-Match"] = known.header("etag") or ""
+        if self.closes:
+            fields["Connection"] = "close"
+        if path.startswith("/board/") and random.random() < 0.8:
+            fields["Accept"] = "application/json"
+        method = "HEAD" if random.random() < self.heads else "GET"
+        session.on_response = self._responded
+        self.is_waiting = True
+        session.request(method, path, fields)
+
+    def _responded(self, exchange: Exchange) -> None:
+        if exchange.method == "GET" and exchange.status == 200:
+            self.known[exchange.path] = exchange
+        self.is_waiting = False
+        self.next()
+        if self.closes and self.session is not None:
+            self.session.close()
+
+    def _ended(self, session: Session) -> None:
+        if self.session is session:
+            self.session = None
+            if self.is_waiting:  # for a response that does not come
+                self.is_waiting = False
+                self.next()
+
+
+class Browser(User):
+    """Listens to the events of a board, as the page does."""
+
+    def prepare(self) -> None:
+        code = self.world.board_stop(self.random)
+        self.path = f"/events/{code}?as=json"
+        self.board = b""
+        self.board_at = self.last_data = self.opened_at = 0.0
+        self._last_id = ""
+        self._buffer = b""
+        self.world.browsers.append(self)
+
+    def use(self) -> None:
+        self.session = session = Session(self)
+        self._buffer = b""
+        session.on_end = lambda: self.next(self.random.uniform(2, 8))
+        fields = {"Last-Event-ID": self._last_id} if self._last_id and self.random.random() < 0.5 else {}
+        if not fields:
+            self.board = b""
+        self.opened_at = self.last_data = self.world.scheduler.now
+        session.on_response = lambda exchange: session.close()
+        session.request("GET", self.path, fields)
+        if self.random.random() < 0.3:
+            self.world.scheduler.after(self.random.uniform(1, 600), session.close, self.random.random() < 0.5)
+
+    def streamed(self, session: Session, message: Message, data: bytes) -> None:
+        now = self.last_data = self.world.scheduler.now
+        self._buffer += data
+        *events, self._buffer = self._buffer.split(b"\n\n")
+        for event in events:
+            fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n") if not line.startswith(b":"))
+            if fields.get(b"event") == b"board":
+                self.board, self.board_at = fields[b"data"], now
+                self._last_id = fields[b"id"].decode()
+
+
+class Pipeliner(User):
+    """Sends several requests at once."""
+
+    def prepare(self) -> None:
+        self.paths = self.world.display_paths(self.random, 6)
+
+    def use(self) -> None:
+        self.session = session = Session(self)
+        session.on_end = self.next
+        for _ in range(self.random.randrange(2, 12)):
+            session.request("GET", self.random.choice(self.paths))
+
+        def responded(exchange: Exchange) -> None:
+            if not session.pending:
+                session.close()
+
+        session.on_response = responded
+
+
+class HangsUp(User):
+    """Hangs up at every byte: of its request, of the response, or in between."""
+
+    interval = (4.0, 25.0)
+
+    def prepare(self) -> None:
+        self.paths = self.world.display_paths(self.random, 4)
+
+    def use(self) -> None:
+        random = self.random
+        self.session = session = Session(self)
+        session.on_end = self.next
+        path = random.choice(self.paths)
+        text = f"GET {path} HTTP/1.1\r\nHost: departures.example\r\n\r\n".encode()
+        abort = random.random() < 0.5
+        kind = random.randrange(4)
+        if kind == 0:
+            self.books.is_unclean = True
+            session.wire.send(text[: random.randrange(len(text))])
+            self.world.scheduler.after(random.random() * 20, session.close, abort)
+        elif kind == 1:
+            session.stops_at = random.randrange(1, 1500)
+            session.request("GET", path)
+        elif kind == 2:
+            session.request("GET", path)
+            self.world.scheduler.after(random.random() ** 3 * 12, session.close, abort)
+        else:
+            session.begin("GET", path, {})
+            session.wire.send(text)
+            session.wire.on_open = session.wire.half_close
+            session.on_response = lambda exchange: session.close()
+
+
+class SlowReader(User):
+    """Sends its requests byte by byte, or does not read its responses."""
+
+    interval = (10.0, 60.0)
+
+    def prepare(self) -> None:
+        self.paths = self.world.display_paths(self.random, 3)
+
+    def use(self) -> None:
+        random = self.random
+        self.session = session = Session(self)
+        session.on_end = self.next
+        if random.random() < 0.4:
+            self.books.is_unclean = True
+            path = random.choice(self.paths)
+            text = f"GET {path} HTTP/1.1\r\nHost: departures.example\r\n\r\n".encode()
+            pause = random.choice((0.05, 0.1, 1.0))
+            if len(text) * pause < 9:
+                session.begin("GET", path, {})
+            for n in range(len(text)):
+                self.world.scheduler.after(n * pause, self._send, session, text[n : n + 1])
+            session.on_response = lambda exchange: session.close()
+            return
+        session.wire.sock.capacity = 2000
+        session.wire.paused = True
+        self.books.is_unclean = True
+        n_requests = random.choice((1, 2, 3, 40))
+        for _ in range(n_requests):
+            session.request("GET", random.choice(self.paths))
+        session.owe("an end of the connection", REQUEST_SECONDS * (n_requests + 1))
+        session.on_response = lambda exchange: None if session.pending else session.close()
+        if random.random() < 0.5:
+            self.world.scheduler.after(random.random() * 12, session.wire.resume)
+
+    def _send(self, session: Session, data: bytes) -> None:
+        if session.is_usable:
+            session.wire.send(data)
+
+
+class Hostile(User):
+    """Sends what is no request, or too large a one."""
+
+    interval = (10.0, 40.0)
+
+    def use(self) -> None:
+        random = self.random
+        self.books.is_unclean = True
+        self.session = session = Session(self)
+        session.on_end = self.next
+        heads = (
+            b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n",
+            b"GET /kv55/" + b"9" * 30000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /%00%ff/../.. HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /kv55/1 HTTP/1.1\r\nHost: x\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n",
+            b"BREW /kv55/1 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /kv55/<script> HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"POST /board/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"a" * 5000,
+            b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /events/1 HTTP/1.1\r\nHost: x\r\nLast-Event-ID: \xff\r\n\r\n",
+        )  # fmt: skip
+        session.wire.send(random.choice(heads))
+        self.world.scheduler.after(random.random() * 20, session.close, random.random() < 0.5)
+
+
+class LiveDisplay(Display):
+    """Polls boards of the live feed in several forms."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.paths = self.world.feed_paths(self.random)
+
+
+class Operator(User):
+    """A load balancer and a monitoring system: asks /ready and /health, and scrapes /metrics."""
+
+    interval = (5.0, 15.0)
+
+    def use(self) -> None:
+        self.ask(self.random.choice(("/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))
+
+    def ask(self, path: str, then: Callable[[Exchange], object] | None = None) -> None:
+        session = Session(self, 8081)
+        session.on_end = self.next if then is None else (lambda: None)
+
+        def responded(exchange: Exchange) -> None:
+            session.close()
+            if then is not None:
+                then(exchange)
+
+        session.on_response = responded
+        session.request("GET", path, {"Host": "127.0.0.1"})

@@ -1,0 +1,371 @@
+"""The world of one seed: machines, users, faults and oracles, and the hash of what the clients received."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
+
+from tests.simulation import oracles
+from tests.simulation.faults import Fault, make_faults
+from tests.simulation.feed import ADDRESS, STOPS, FeedWorld, Model
+from tests.simulation.feed_oracles import FEED_ORACLES
+from tests.simulation.gateway import ZONE, Answer, Gateway, Question
+from tests.simulation.network import Network, Socket
+from tests.simulation.node import Node
+from tests.simulation.scheduler import Scheduler
+from tests.simulation.users import (
+    Browser,
+    Display,
+    Exchange,
+    HangsUp,
+    Hostile,
+    LiveDisplay,
+    Operator,
+    Pipeliner,
+    Session,
+    SlowReader,
+    User,
+)
+from tests.simulation.zeromq import ZeroMQ
+
+N_USERS = 50
+TRACE = 60
+"""Events that a failure shows."""
+CYCLE = 1800.0
+"""Seconds from one quiet time to the next."""
+QUIET = 60.0
+"""Seconds of a quiet time: all deadlines pass in it."""
+STEP_MEMORY = 3.0
+
+BEGINNINGS = (
+    "2026-03-10 08:00", "2026-06-05 23:20", "2026-03-29 00:40", "2026-10-25 01:10", "2028-02-28 23:15",
+    "2026-12-31 23:30", "2026-07-01 16:30",
+)  # fmt: skip
+"""Local times at which worlds begin: a morning, midnights, both changes of the clocks, a leap day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken rule."""
+
+    oracle: str
+    time: float
+    """Seconds since the beginning of the world."""
+    text: str
+
+
+@implementer(ILogObserver)
+class _LogObserver:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __call__(self, event: LogEvent) -> None:
+        self._world.logged(event)
+
+
+class World:
+    """Everything of one seed. faults: those to use of the seed's faults, all by default."""
+
+    def __init__(self, seed: int, hours: float = 1.0, faults: list[int] | None = None) -> None:
+        self.seed = seed
+        self.hours = hours
+        random = Random(f"{seed}/world")
+        text = BEGINNINGS[seed % len(BEGINNINGS)]
+        begin = datetime.fromisoformat(text).replace(tzinfo=ZONE).timestamp()
+        self.begin = begin
+        self.end = begin + 3600 * hours
+        self.scheduler = Scheduler(begin)
+        self.network = Network(self.scheduler, Random(f"{seed}/network"))
+        self.zeromq = ZeroMQ(self.scheduler, self.network, Random(f"{seed}/zeromq"))
+        self.violation: Violation | None = None
+        self.trace: deque[str] = deque(maxlen=TRACE)
+        self._hash = blake2b(digest_size=16)
+        self.n_events = 0
+        self.is_quiet = False
+        self.is_over = False
+        self.ended_at = begin
+        self.sessions: dict[Session, None] = {}
+        self.steps: list[float] = []
+        """When the clock was set (steady time)."""
+        self.disk_was_full = False
+        self.log_was_lossy = False
+        self.killed_epochs: set[int] = set()
+        self.browsers: list[Browser] = []
+        self.model = Model()
+        """What the current process has received from the feed."""
+        self.feed: FeedWorld | None = None
+        if seed % 4:
+            self.feed = feed = FeedWorld(self, Random(f"{seed}/feed"))
+            self.zeromq.on_read = feed.received
+        self._directory = tempfile.TemporaryDirectory(prefix="govi-simulation-")
+        self.node = Node(self, "10.0.0.1", Path(self._directory.name))
+        modules = ["kv55", "arriva"] if seed % 3 else ["kv55"]
+        self.gateways = {
+            module: Gateway(self, module, f"10.0.1.{n}", self.node, 8090 + n, Random(f"{seed}/gateway/{module}"))
+            for n, module in enumerate(modules, 1)
+        }
+        self.statistics = oracles.Statistics(self)
+        others = [make(self) for make in (*oracles.ORACLES, *FEED_ORACLES) if make is not oracles.Statistics]
+        self.oracles: list[oracles.Oracle] = [self.statistics, *others]
+        self.faults = make_faults(Random(f"{seed}/faults"), self)
+        self.selected = list(range(len(self.faults))) if faults is None else faults
+        self.write_configuration()
+        self.network.on_accept = self._accepted
+        kinds: list[type[User]] = [HangsUp] * 5 + [SlowReader] * 3 + [Hostile] * 2 + [Pipeliner] * 3 + [Browser] * 4
+        if self.feed is not None:
+            kinds += [LiveDisplay] * 14
+        self.operator = Operator(self, self.node, 0)
+        self.users: list[User] = []
+        for number in range(1, N_USERS):
+            make = kinds[number - 1] if number <= len(kinds) else Display
+            self.users.append(make(self, self.node, number))
+        self._by_host = {user.host: user for user in self.users}
+        self.random = random
+
+    def write_configuration(self) -> None:
+        """Write the configuration file, as an operator would."""
+        lines = ['listen = ["tcp:8080"]']
+        for gateway in self.gateways.values():
+            lines += [
+                f"[modules.{gateway.module}]", 'source = "govi"', f'gateway_url = "{gateway.url}"',
+                f'callback = "tcp:{gateway.callback_port}"', 'allow = ["10.0.1.0/24"]',
+            ]  # fmt: skip
+        if self.feed is not None:
+            lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]', 'gtfs = ""']
+        lines += [
+            "[statistics]", f'file = "{self.node.statistics}"', "[snapshot]", f'file = "{self.node.snapshot}"',
+            "[admin]", 'listen = "tcp:8081"', 'hosts = ["departures.example"]',
+        ]  # fmt: skip
+        (self.node.directory / "govi-cache.toml").write_text("\n".join(lines) + "\n")
+
+    # The course of events.
+
+    def run(self) -> Violation | None:
+        """Run the world; return the first violation."""
+        observer = _LogObserver(self)
+        globalLogPublisher.addObserver(observer)
+        scheduler = self.scheduler
+        try:
+            self.node.start()
+            scheduler.after(1.0, self._tick)
+            for n in self.selected:
+                fault = self.faults[n]
+                scheduler.at(self.begin + fault.at, self._begin_fault, fault)
+            at = self.begin + min(CYCLE, 3600 * self.hours - QUIET - 1)
+            while at < self.end:
+                scheduler.at(at - QUIET, self._quieten)
+                scheduler.at(at, self._check_quiet)
+                at += CYCLE
+            scheduler.run(self.end, lambda: self.violation is not None)
+        except Exception as error:
+            self.found("simulation", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self._finish()
+            globalLogPublisher.removeObserver(observer)
+        return self.violation
+
+    def _finish(self) -> None:
+        """End the process, and free everything."""
+        violation = self.violation
+        self.is_over = True
+        self.ended_at = self.scheduler.now
+        if self.node.service is not None:
+            if self.node.is_up:
+                self.node.terminate()
+            self.scheduler.run(self.scheduler.now + 60)
+            if self.node.reactor is not None:
+                self.node.reactor.crash()
+        self.violation = violation
+        self._directory.cleanup()
+
+    def _tick(self) -> None:
+        self.scheduler.after(1.0, self._tick)
+        if int(self.scheduler.now) % 300 == 0:
+            self.model.forget(self.scheduler.now)
+        for oracle in self.oracles:
+            oracle.tick()
+
+    def _quieten(self) -> None:
+        self.is_quiet = True
+        self.event("quiet", "begins")
+        for gateway in self.gateways.values():
+            gateway.set_mode("")
+        if self.node.service is None:
+            self.node.start()
+        for user in self.users:
+            user.quieten()
+        # Clients that still wait have their responses; then all hang up.
+        self.scheduler.after(14.0, self._hang_up)
+
+    def _hang_up(self) -> None:
+        for session in list(self.sessions):
+            session.close()
+
+    def _check_quiet(self) -> None:
+        self.event("quiet", "ends")
+        if self.node.is_up:
+            for oracle in self.oracles:
+                oracle.quiet()
+        self.scheduler.after(3.0, self._wake)
+
+    def _wake(self) -> None:
+        self.is_quiet = False
+
+    def _begin_fault(self, fault: Fault) -> None:
+        if self.is_quiet or self.is_over:
+            return
+        self.event("fault", str(fault))
+        fault.begin(self)
+        self.scheduler.after(fault.seconds, self._end_fault, fault)
+
+    def _end_fault(self, fault: Fault) -> None:
+        self.event("fault ends", str(fault))
+        fault.end(self)
+
+    # What happens.
+
+    def event(self, kind: str, text: str) -> None:
+        if self.violation is not None or self.is_over:
+            return
+        self.n_events += 1
+        now = self.scheduler.now - self.begin
+        self.trace.append(f"{now:12.6f} {kind:12} {text}")
+        self._hash.update(f"{now:.6f} {kind} {text}\n".encode())
+
+    def received(self, user: User, data: bytes) -> None:
+        """A client has received bytes."""
+        if self.violation is not None or self.is_over:
+            return
+        self.n_events += 1
+        now = self.scheduler.now - self.begin
+        self.trace.append(f"{now:12.6f} {'received':12} {user.name} {data[:60]!r} ({len(data)} bytes)")
+        if user is self.operator:
+            return  # see completed()
+        self._hash.update(f"{now:.6f} received {user.name} {len(data)}\n".encode())
+        self._hash.update(data)
+
+    def found(self, oracle: str, text: str) -> None:
+        """A rule is broken."""
+        if self.violation is None:
+            self.violation = Violation(oracle, self.scheduler.now - self.begin, text)
+
+    def logged(self, event: LogEvent) -> None:
+        for oracle in self.oracles:
+            oracle.logged(event)
+
+    def sent(self, exchange: Exchange) -> None:
+        for oracle in self.oracles:
+            oracle.sent(exchange)
+
+    def completed(self, exchange: Exchange) -> None:
+        if exchange.user is self.operator and exchange.path in ("/ready", "/health", "/metrics"):
+            # The metrics of the process, and the Date of Twisted's own server, are those of the real machine.
+            body = re.sub(rb"(?m)^(# \w+ )?(process|python)_.*\n", b"", self.plain_body(exchange))
+            now = self.scheduler.now - self.begin
+            self._hash.update(f"{now:.6f} {exchange.path} {exchange.status}\n".encode() + body)
+        for oracle in self.oracles:
+            oracle.completed(exchange)
+
+    def abandoned(self, exchange: Exchange) -> None:
+        for oracle in self.oracles:
+            oracle.abandoned(exchange)
+
+    def asked(self, gateway: Gateway, question: Question) -> None:
+        for oracle in self.oracles:
+            oracle.asked(gateway, question)
+
+    def acknowledged(self, gateway: Gateway, answer: Answer | None, *arguments: Any) -> None:
+        self.event("acknowledged", f"{gateway.module} {answer.serial if answer else 'again'} {arguments[:2]}")
+        for oracle in self.oracles:
+            oracle.acknowledged(gateway, answer, *arguments)
+
+    def stopped(self, node: Node) -> None:
+        """A process has ended in good order; what it has sent has arrived."""
+        for oracle in self.oracles:
+            oracle.stopped(node, True)
+
+    def killed(self, node: Node) -> None:
+        for oracle in self.oracles:
+            oracle.stopped(node, False)
+        # The snapshot may be a minute old: wait until the feed has repeated everything.
+        self.model.unsettled_until = self.scheduler.now + 150
+        self.model.killed_at = self.scheduler.now
+        self.killed_epochs.add(node.epoch)
+
+    def _accepted(self, sock: Socket) -> None:
+        user = self._by_host.get(sock.remote[0])
+        if user is not None and sock.local[1] == 8080:
+            user.books.connections += 1
+
+    # The clock.
+
+    def step_clock(self, step: float) -> None:
+        self.steps.append(self.scheduler.now)
+        self.node.set_clock(step)
+
+    def stepped_since(self, time: float) -> bool:
+        """Return whether the clock was set since a time, or just before."""
+        return bool(self.steps) and self.steps[-1] > time - 15
+
+    def step_slack(self, since: float) -> float:
+        """Return the seconds that deadlines may be late because the clock was set since a time."""
+        return STEP_MEMORY if self.stepped_since(since) else 0.0
+
+    def feed_is_healthy(self, seconds: float) -> bool:
+        """Return whether the feed has been well for so long."""
+        return self.feed is None or (
+            self.scheduler.now - self.feed.healthy_since > seconds
+            and self.model.first is not None
+            and self.scheduler.now - self.model.first > seconds
+        )
+
+    def is_clock_change(self, time: float) -> bool:
+        """Return whether the clocks change within a few hours of a time."""
+        local = datetime.fromtimestamp(time, ZONE)
+        return any(
+            datetime.fromtimestamp(time + hours * 3600, ZONE).utcoffset() != local.utcoffset() for hours in (-3, 3)
+        )
+
+    def plain_body(self, exchange: Exchange) -> bytes:
+        """Return the body of a response without its content coding."""
+        assert exchange.response is not None
+        body = exchange.response.body
+        return gzip.decompress(body) if exchange.header("content-encoding") == "gzip" else body
+
+    # What users ask for.
+
+    def display_paths(self, random: Random, most: int = 3) -> list[str]:
+        paths = []
+        for _ in range(random.randrange(1, most + 1)):
+            gateway = random.choice(list(self.gateways.values()))
+            code = random.choice(gateway.stops) if random.random() < 0.97 else "99999999"
+            paths.append(f"/{gateway.module}/{code}")
+        return paths
+
+    def board_stop(self, random: Random) -> str:
+        """Return a stop that /board and /events have: of the feed, or else of the first gateway."""
+        return random.choice(STOPS if self.feed is not None else next(iter(self.gateways.values())).stops)
+
+    def feed_paths(self, random: Random) -> list[str]:
+        code, another = random.sample(STOPS, 2)
+        forms = (
+            f"/live/{code}", f"/live/{code}", f"/board/{code}", f"/tpc/{code}", f"/tpc/{code},{another}",
+            f"/siri/{code}", f"/board/{code}", f"/live/{code},{another}?limit=3",
+        )  # fmt: skip
+        return [random.choice(forms[:3]), *random.sample(forms, 2)]
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
