@@ -26,7 +26,7 @@ class Selection:
 
     def select(self, entries: Iterable[JoinedPasstime]) -> Iterator[JoinedPasstime | None]:
         """Yield the selected departures, in order, and None for each that is not."""
-        selected = self._query.select(_once(entries), self._public_number)
+        selected = self._query.select(entries, self._public_number)
         if self._query.modes or self._query.operators or self._destination is not None:
             return map(self._selected, selected)
         return selected
@@ -66,21 +66,3 @@ class Selection:
                 if call.expected > entry.expected if is_planned else int(of_order) > int(order):
                     statuses.append(call.trip_stop_status)
         return statuses
-
-
-def _once(entries: Iterable[JoinedPasstime]) -> Iterator[JoinedPasstime]:
-    """Yield the passtimes of a stop, in order, without those that repeat one of the same journey and time.
-
-    KV7 and KV8 have an arrival and a departure at one stop as two passtimes in places.
-    """
-    previous: JoinedPasstime | None = None
-    for entry in entries:
-        if (
-            previous is None
-            or entry.expected != previous.expected
-            or entry.journey != previous.journey
-            or not (entry.is_departure and previous.is_departure)
-            or entry.passtime.trip_stop_status != previous.passtime.trip_stop_status
-        ):
-            yield entry
-            previous = entry

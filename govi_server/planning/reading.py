@@ -224,8 +224,8 @@ class Reading:
     def _in_order(self, ranges: list[tuple[int, int]]) -> tuple[int, int]:
         """Return where the calls of a trip are in order, each at another stop than the one before.
 
-        Those that are not together, or not in order, are copied. In places, KV7 has an arrival and a departure at one
-        stop as two calls, which become one.
+        Those that are not together, or not in order, are copied. Two calls in a row at one stop become one: a file
+        may repeat rows, as KV7 repeats messages.
         """
         begin, end = ranges[0]
         stops, sequences = self._call_stops, self._sequences[begin:end].tolist()

@@ -119,7 +119,7 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertIn(("LIN", "L004"), self.feed.timetable.lines)
 
     def test_two_calls_in_a_row(self) -> None:
-        """An arrival and a departure of a journey at one stop are one call, of which KV8 leaves no planned one."""
+        """Two calls in a row at one stop are one, so that none stays planned beside a live one."""
         turning = [call(TRIP, CODE, "01:30:00", 1), call(TRIP, CODE, "01:33:00", 2)]
         self.use(calls=[call(TRIP, "30000003", "01:20:00", 0), *turning, call(TRIP, "30000002", "01:40:00", 3)])
         (passtime,) = self.passtimes()

@@ -103,14 +103,6 @@ class BoardOfPlaceTests(PlaceTestCase):
         stops = [departure for stop in self.stops(f"/board/{BRUG},{OVERZIJDE}") for departure in stop["departures"]]
         self.assertEqual(places, sorted(stops, key=lambda departure: str(departure["expected"])))
 
-    def test_two_passtimes_of_a_journey(self) -> None:
-        """A journey that has two passtimes of one time at a stop is one departure."""
-        for order, minutes in (("8", 5), ("9", 5), ("10", 7)):
-            self.live("1", minutes, UserStopOrderNumber=order)
-        self.live("2", 5)
-        for path in (f"/board/{BRUG}", f"/board/{PLACE}?limit=9"):
-            self.assertEqual(self.minutes(path), [5, 5, 7], path)
-
     def test_any_member_and_lists(self) -> None:
         """Any stop of a place identifies it; places and stops may be mixed in a list; each is one element."""
         self.live("1", 5)
