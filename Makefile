@@ -70,6 +70,7 @@ examples: .venv/ready  ## Write the example responses of /docs, govi_server/open
 
 screenshots: .venv/browser  ## Take the screenshots in docs/images.
 	$(BIN)/python -m tests.browser.screenshots docs/images
+	$(BIN)/python -m tests.browser.contact_sheet docs/images/contact-sheet.png
 
 bench: .venv/ready bench-hits bench-live  ## Measure the cost of a response, also of other installed servers.
 

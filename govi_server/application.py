@@ -42,6 +42,7 @@ from govi_server.modules.kv55_gateway import Kv55Gateway
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.places import Near, Places
 from govi_server.modules.siri import Siri
+from govi_server.modules.trip import Trips
 from govi_server.operations.admin import Admin
 from govi_server.operations.commands import ManholeCommands
 from govi_server.operations.components import Components, GatewayComponents
@@ -233,7 +234,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         access=config.access,
         headers=list(response_headers(config).items()),
     )
-    log.info("{n} workers serve clients", n=config.workers)
+    log.info("Number of workers: {n}", n=config.workers)
     return WorkerPool(
         reactor,
         setting_name("workers"),
@@ -283,7 +284,7 @@ def add_modules(
     engine = _add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
         components.feed = feed = _add_feed(services, config, components, runner, reactor)
-        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed)):
+        for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed), Trips(feed, config.is_demo)):
             _add_module(modules, live_module)
     for name, settings in config.modules.items():
         if settings.source == "kv78turbo":
@@ -490,7 +491,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION, config.is_demo)
+    status = Status(components, history, health_monitor, reactor, VERSION, config)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -500,7 +501,7 @@ def _operations(
     services.addService(health_timer)
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
-        admin = Admin(reactor, metrics, status, readiness, config.admin.hosts)
+        admin = Admin(reactor, metrics, status, readiness, health_monitor, config.admin.hosts)
         components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
         services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
     if config.manhole.listen:

@@ -33,6 +33,7 @@ from govi_server.settings import (
 SOURCE_MEANINGS = "demo: a fictional town, govi: a gateway, or kv78turbo: the live feed"
 
 _MODULE_NAME = re.compile(r"[A-Za-z0-9-]+")
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*@")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -121,13 +122,17 @@ class Loaded(NamedTuple):
 def load(path: str | None, options: Mapping[str, Any]) -> Config:
     """Return the configuration: options override the file, and the file overrides the defaults.
 
-    options: values by dotted key, such as modules.kv55.source. Raises ConfigError, whose message names the file and
-    the key, or the option. The file is checked first: an invalid value in it is an error even if an option overrides
-    it.
+    options: values by dotted key, such as modules.kv55.source. Raises ConfigError, whose message has a line for each
+    problem, which names the file and the key, or the option. The file is checked first: an invalid value in it is an
+    error even if an option overrides it.
     """
     loaded = load_valid(path, options)
-    for name, text, key in loaded.problems:
-        raise ConfigError(f"{path}: {name}: {text}" if key and path is not None else f"{name}: {text}")
+    lines = [
+        f"{path}: {name}: {text}" if key and path is not None else f"{name}: {text}"
+        for name, text, key in loaded.problems
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
     return loaded.config
 
 
@@ -189,6 +194,11 @@ def _read(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: invalid TOML: too many nested arrays or tables") from None
     except ValueError:  # of int()
         raise ConfigError(f"{path}: invalid TOML: a number has too many digits") from None
+
+
+def without_passwords(text: str) -> str:
+    """Return a text with *** in place of the passwords in its URLs."""
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def setting_name(key: str) -> str:
@@ -396,9 +406,9 @@ _repr.maxstring = _repr.maxother = 120
 
 
 def shown(value: object) -> str:
-    """Format a value as in TOML, on one line and truncated."""
+    """Format a value as in TOML, on one line and truncated, without passwords."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, date | time):
         return value.isoformat()
-    return _repr.repr(value)
+    return _repr.repr(without_passwords(value) if isinstance(value, str) else value)

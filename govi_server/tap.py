@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
-from twisted.python import usage
 
 from govi_server.application import NAME, make_service
 from govi_server.errors import ConfigError, StartupError
+from govi_server.runtime.options import Options as ProgramOptions
 from govi_server.runtime.printable_log import install
 from govi_server.runtime.program import open_log_file
 from govi_server.runtime.text import printable
@@ -56,9 +56,10 @@ def _repeatable(key: str) -> Callable[["Options", str], None]:
     return append
 
 
-class Options(usage.Options):
+class Options(ProgramOptions):
     """The command line, which overrides the configuration file."""
 
+    program = NAME
     synopsis = "[options]"
     longdesc = "Serves the next departures of a stop, GET /kv55/<TimingPointCode>, from memory."
     optParameters = [
@@ -95,10 +96,15 @@ class Options(usage.Options):
         return values
 
 
+def error_text(error: Exception) -> str:
+    """Return the text of an error for a terminal, with a line for each problem."""
+    return "\n".join(f"{NAME}: {printable(line)}" for line in str(error).splitlines())
+
+
 def makeService(options: Options, reactor: Any = None) -> IService:
     """Return the service of the options.
 
-    Raises SystemExit with a one-line message if the configuration is invalid.
+    Raises SystemExit with a line for each problem if the configuration is invalid.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -114,7 +120,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         except ConfigError as error:  # about a setting without an option
             raise ConfigError(f"{path}: {error}") from None
     except (ConfigError, StartupError) as error:
-        raise SystemExit(f"{NAME}: {printable(str(error))}") from None
+        raise SystemExit(error_text(error)) from None
     # A collection of all objects, among them 80,000 of modules that are never freed, would take 50 ms.
     gc.collect()
     gc.freeze()

@@ -4,11 +4,13 @@ import gzip
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 from prometheus_client import generate_latest
 
 from govi_server.kv55.gateway import GatewayEvent
 from govi_server.operations.components import INCIDENT_KINDS
+from govi_server.operations.problem import ProblemCode
 from govi_server.server import ServerFigures
 from govi_server.sharing.status import SharingStatus
 from govi_server.statistics.log import format_line
@@ -56,6 +58,25 @@ class DeploymentTests(OperationsTestCase):
             named = {_SUFFIX.sub("", name) for name in _METRIC.findall(text(path))}
             self.assertEqual(named - exported, set(), path)
 
+    def test_dashboard_shows_every_metric(self) -> None:
+        """The dashboard uses every metric, in a row for each subject."""
+        dashboard = json.loads(text("etc/grafana/govi-cache.json"))
+        named = {
+            _SUFFIX.sub("", name)
+            for panel in dashboard["panels"]
+            for target in panel.get("targets", ())
+            for name in _METRIC.findall(target["expr"])
+        }
+        self.assertEqual(self.exported_metrics() - named, set())
+        rows = [panel["title"] for panel in dashboard["panels"] if panel["type"] == "row"]
+        self.assertEqual(rows, ["Clients", "Gateway", "Feed", "Cache", "Process"])
+
+    def test_problem_codes_are_documented(self) -> None:
+        """Exactly the existing codes of problems are documented."""
+        section = text("docs/operations.md").partition("### Problem codes")[2].partition("\n### ")[0]
+        codes = [code for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for code in row.split(", ")]
+        self.assertEqual(sorted(codes), sorted(f"`{code}`" for code in get_args(ProblemCode)))
+
     def test_incidents_are_documented(self) -> None:
         """Exactly the existing kinds of incidents are documented."""
         _, _, section = text("docs/metrics.md").partition("### Incidents")
@@ -76,7 +97,9 @@ class DeploymentTests(OperationsTestCase):
     def test_alerts_are_in_the_runbook(self) -> None:
         """Every alert is named in the runbook, and links to a section of it."""
         alerts, runbook = text("etc/prometheus/alerts.yml"), text("docs/operations.md")
+        tests = text("etc/prometheus/alerts_test.yml")
         for name in re.findall(r"alert: (\w+)", alerts):
             self.assertIn(f"`{name}`", runbook)
+            self.assertRegex(tests, rf"alertname: {name}\n +exp_alerts:\n")
         for anchor in re.findall(r"docs/operations.md#([a-z-]+)", alerts):
             self.assertIn(f'<a id="{anchor}"></a>', runbook)

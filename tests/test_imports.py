@@ -38,7 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "pages": {"departures", "runtime"},
     "documents": {"pages", "kv78turbo", "departures", "runtime"},
     "modules": {"documents", "pages", "openapi", "kv55", "kv78turbo", "web_handler"} | _SERVER | _DOMAIN,
-    "operations": {"server", "workers", "kv55", "kv78turbo", "planning", "sharing"} | _SERVER | _DOMAIN,
+    "operations": {"settings_loader", "server", "workers", "kv55", "kv78turbo", "planning", "sharing"}
+    | _SERVER
+    | _DOMAIN,
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "workers": {"request_handler", "server", "web_handler"} | _SERVER,
     "feed_proxy": {"operations", "kv78turbo"} | _HTTP | _DOMAIN,

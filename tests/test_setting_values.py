@@ -42,7 +42,7 @@ class SettingValuesTests(SynchronousTestCase):
         try:
             tap.makeService(options, MemoryReactorClock())
         except SystemExit as error:
-            return str(error).replace(f"{self.path}: ", "")
+            return str(error).splitlines()[0].replace(f"{self.path}: ", "")
         return ""
 
     def check(self, name: str, error: str) -> None:

@@ -9,6 +9,7 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server import tap
+from govi_server.feed_proxy import tap as feed_proxy_tap
 from govi_server.settings_loader import SETTINGS
 from govi_server.simulator import tap as simulator_tap
 from govi_server.tap import Options
@@ -97,8 +98,51 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(note, text)
 
 
+class ShortOptionTests(SynchronousTestCase):
+    """Options of one letter."""
+
+    def test_letters_mean_one_thing(self) -> None:
+        """A letter is the same option in every program."""
+        names: dict[str, set[str]] = {}
+        for program in (Options(), simulator_tap.Options(), feed_proxy_tap.Options()):
+            for letter in program.shortOpt.replace(":", ""):
+                names.setdefault(letter, set()).add(program.synonyms[letter])
+        self.assertGreater(len(names), 5)
+        self.assertEqual({letter: sorted(options) for letter, options in names.items() if len(options) > 1}, {})
+
+
 class ErrorTests(SynchronousTestCase):
     """Tests of configurations with which the command exits."""
+
+    def test_all_problems_are_reported(self) -> None:
+        """Every problem of the configuration has a line of its own, those of options as well."""
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = os.path.join(directory.name, "config.toml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("[cache]\nfresh = -1\nflihgts = 3\n")
+        options = Options()
+        options.parseOptions(["--config", path, "--listen", "9000", "--source", "demo"])
+        error = self.assertRaises(SystemExit, tap.makeService, options, MemoryReactorClock())
+        starts = (
+            f"{path}: cache.fresh: invalid",
+            f"{path}: cache.flihgts: unknown setting",
+            "--listen: invalid endpoint",
+        )
+        for line, start in zip(str(error).splitlines(), starts, strict=True):
+            self.assertTrue(line.startswith(f"govi-cache: {start}"), line)
+
+    def test_invalid_command_line_is_reported_in_one_line(self) -> None:
+        """The error is one line, with the nearest option if one is near."""
+        for arguments, expected in [
+            (["--lisen", "tcp:1"], "unknown option --lisen; did you mean --listen?"),
+            (["--bogus"], "unknown option --bogus (--help lists all options)"),
+            (["-x"], "unknown option -x (--help lists all options)"),
+            (["--listen"], "option --listen requires argument"),
+            (["tcp:8080"], "unexpected argument 'tcp:8080' (--help lists all options)"),
+        ]:
+            error = self.assertRaises(SystemExit, Options().parseOptions, arguments)
+            self.assertEqual(str(error), f"govi-cache: {expected}")
 
     def test_unusable_configuration_is_reported_in_one_line(self) -> None:
         """The error is one line; it names the command, the file and the setting, or the option."""
@@ -134,5 +178,6 @@ class ErrorTests(SynchronousTestCase):
             options.parseOptions(["--config", path, *arguments, *source])
             with self.assertRaises(SystemExit) as caught:
                 tap.makeService(options, MemoryReactorClock())
-            self.assertIn(expected, str(caught.exception))
-            self.assertNotIn("\n", str(caught.exception))
+            line, *others = str(caught.exception).splitlines()
+            self.assertIn(expected, line)
+            self.assertTrue(all("no source is chosen" in other for other in others), others)

@@ -1,7 +1,6 @@
 """The command ``govi-cache config``, which prints the configuration in force."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,12 +10,8 @@ import msgspec
 from govi_server.command.locations import Locations, locate
 from govi_server.command.options import config_option, parse, setting_options
 from govi_server.errors import ConfigError
-from govi_server.runtime.text import printable
-from govi_server.settings_loader import load, option_name
-from govi_server.tap import IMPLIED_SOURCES, SOURCE
-
-_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*@")
-"""The password in a URL, which is not printed."""
+from govi_server.settings_loader import load, option_name, without_passwords
+from govi_server.tap import IMPLIED_SOURCES, SOURCE, error_text
 
 
 @click.command(params=[config_option(), *setting_options()])
@@ -30,7 +25,7 @@ def config(changed: bool, **values: Any) -> None:
     try:
         loaded = load(path, options)
     except ConfigError as error:
-        raise SystemExit(f"govi-cache: {printable(str(error))}") from None
+        raise SystemExit(error_text(error)) from None
     origins = Origins(path, options, Locations({}) if path is None else locate(path), values)
     for line in _lines(msgspec.to_builtins(loaded), origins, changed):
         click.echo(line)
@@ -65,7 +60,7 @@ def _lines(table: Mapping[str, Any], origins: Origins, changed: bool, name: str 
     if shown and name:
         yield f"\n[{name}]"
     for key, origin in shown.items():
-        value = _PASSWORD.sub(r"\1***@", json.dumps(table[key], ensure_ascii=False))
+        value = without_passwords(json.dumps(table[key], ensure_ascii=False))
         yield f"{key} = {value}  # {origin}"
     for key in inner:
         yield from _lines(inner[key], origins, changed, f"{name}.{key}" if name else key)

@@ -68,6 +68,8 @@ class DisplayRow(Struct, frozen=True, gc=False):
     """DataOwnerCode; "" if unknown."""
     code: str = ""
     """The TimingPointCode on the board of a place; "" on that of a stop."""
+    journey: str = ""
+    """OVapi's key of its journey (GVB_20260421_7_7189_0); "" if its other stops are unknown."""
     age_difference: float = 0.0
     """Seconds by which its data is older than the display's; negative if it is newer."""
     provenance: Provenance | None = None

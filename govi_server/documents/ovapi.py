@@ -31,6 +31,7 @@ from govi_server.documents.ovapi_structs import (
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.general_message import GeneralMessage
 from govi_server.kv78turbo.joined_stop import JoinedPasstime
+from govi_server.kv78turbo.journeys import stop_order
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.stop_departures import COST_PASSTIMES, StopDepartures
 from govi_server.runtime.cooperative import map_in_steps, sort_in_steps
@@ -255,7 +256,7 @@ class OvapiDocuments:
 
     def journey(self, key: str) -> Generator[None, None, bytes | None]:
         """Return a Journey with its passes in order, in steps; None if it is unknown."""
-        passtimes = yield from sort_in_steps((yield from self._feed.journeys.passtimes(key)), _stop_order)
+        passtimes = yield from sort_in_steps((yield from self._feed.journeys.passtimes(key)), stop_order)
         stops: dict[str, PassDocument] = {}
         for passtime in passtimes:
             stops[passtime.user_stop_order_number] = cast(PassDocument, Raw(self._encoded(passtime)))
@@ -278,7 +279,7 @@ class OvapiDocuments:
 
 def current_passtime(passtimes: Iterable[Passtime], now: float) -> Passtime | None:
     """Return a journey's passtime at its last reported stop, or else its next; None if it ended or is cancelled."""
-    passtimes = sorted(passtimes, key=_stop_order)
+    passtimes = sorted(passtimes, key=stop_order)
     if not passtimes or any(passtime.trip_stop_status == "CANCEL" for passtime in passtimes):
         return None
     visited = [passtime for passtime in passtimes if passtime.reported_status in ("ARRIVED", "PASSED")]
@@ -288,11 +289,6 @@ def current_passtime(passtimes: Iterable[Passtime], now: float) -> Passtime | No
         passtime for passtime in passtimes if passtime.hidden_after > now and passtime.reported_status != "UNKNOWN"
     )
     return next(upcoming, None)
-
-
-def _stop_order(passtime: Passtime) -> tuple[int, str]:
-    """Return the sort key of a stop in its journey: the order of its number, without parsing it."""
-    return len(passtime.user_stop_order_number), passtime.user_stop_order_number
 
 
 def _with_offset(moment: float) -> str:

@@ -8,6 +8,7 @@ from twisted.python import usage
 from govi_server.errors import StartupError
 from govi_server.feed_proxy.proxy import FeedProxy
 from govi_server.feed_proxy.site import ProxySite
+from govi_server.runtime.options import Options as ProgramOptions
 from govi_server.runtime.printable_log import install
 from govi_server.runtime.program import Program, open_log_file
 from govi_server.runtime.text import printable
@@ -17,9 +18,10 @@ from govi_server.sockets.listener import Listener
 NAME = "govi-feed-proxy"
 
 
-class Options(usage.Options):
+class Options(ProgramOptions):
     """The command line."""
 
+    program = NAME
     synopsis = "[options]"
     longdesc = (
         "Subscribes to the live feed (KV78turbo) once, and publishes its messages over ZeroMQ for any number of "

@@ -107,6 +107,7 @@ def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[Display
         timetable.mode(passtime.data_owner_code, passtime.line_planning_number),
         passtime.line_direction,
         passtime.data_owner_code,
+        journey=passtime.journey,
         provenance=passtime.provenance,
     )
     return (row,)

@@ -38,9 +38,6 @@ FIELD_BYTES = 72
 TEXT_BYTES = getsizeof("")
 """Memory of a text besides its characters."""
 
-MAX_CHARACTER_BYTES = 7
-"""Memory of a character that is not ASCII: usually two, four at most, and three in the cached UTF-8."""
-
 OVERHEAD_BYTES = 800
 """Memory of a message besides its fields, in the tables of its stop and of all messages."""
 
@@ -72,7 +69,13 @@ class GeneralMessage:
 
 def _size(text: str) -> int:
     """Return the bytes of a text; not by getsizeof(), which grows when a text that is not ASCII is first encoded."""
-    return TEXT_BYTES + len(text) * (1 if text.isascii() else MAX_CHARACTER_BYTES)
+    if text.isascii():
+        return TEXT_BYTES + len(text)
+    largest = max(text)
+    width = 1 if largest < "\u0100" else 2 if largest < "\U00010000" else 4  # bytes of each character (PEP 393)
+    return (
+        TEXT_BYTES + len(text) * width + len(text.encode("utf-8", "surrogatepass"))
+    )  # which Python may store as well
 
 
 def message_key(row: Row) -> str | None:

@@ -78,3 +78,8 @@ def _journey_prefix(key: str) -> bytes:
     parts = key.split("_")
     # Only the number of a line may contain the separator.
     return "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode() if len(parts) >= 5 else b""
+
+
+def stop_order(passtime: Passtime) -> tuple[int, str]:
+    """Return the sort key of a stop in its journey: the order of its number, without parsing it."""
+    return len(passtime.user_stop_order_number), passtime.user_stop_order_number

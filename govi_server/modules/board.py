@@ -24,8 +24,8 @@ from govi_server.modules.feed_responses import INVALID_PARAMETER, RETRY_AFTER
 from govi_server.modules.query_parameters import (
     LANG,
     LIMIT,
+    LOOKS,
     VARY,
-    VIEW,
     echoed,
     read_codes,
     read_page,
@@ -74,7 +74,17 @@ EXAMPLES = (
 
 # Other sites may embed the page in a frame: its form only selects departures.
 _HEADERS = policy("form-action 'self'")
-_PASSED_ON = ("limit", "line", "direction", "horizon", "after", "to", "mode", "operator", "view")
+_PASSED_ON = (
+    "limit",
+    "line",
+    "direction",
+    "horizon",
+    "after",
+    "to",
+    "mode",
+    "operator",
+    *(look.name for look in LOOKS),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +154,7 @@ class BoardPages(Service):
                 f"/{self.name}/{{TimingPointCodes}}",
                 "Departure boards as a page, as lines of text or as JSON, depending on Accept",
                 responses,
-                (self.source.stops, *self.source.filters, LANG, VIEW, CHARS, FIELDS),
+                (self.source.stops, *self.source.filters, LANG, *LOOKS, CHARS, FIELDS),
                 "Text has a line for each departure, exactly chars long, with the remaining minutes if below ten, "
                 "else the time. A stop without departures has a line with a message. In JSON, the state of a stop is "
                 "live, planned, last_known (as_of is the time of its data), none, unknown or down; that of a "

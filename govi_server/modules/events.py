@@ -25,7 +25,7 @@ from govi_server.http.response import NO_STORE
 from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.event_channel import Channel
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import LANG, VIEW, read_codes, read_page, stop_of
+from govi_server.modules.query_parameters import LANG, LOOKS, read_codes, read_page, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference
 from govi_server.runtime.cooperative import is_background
@@ -134,7 +134,7 @@ class Events(MultiService):
                 "/events/{TimingPointCodes}",
                 "Departure boards as they change, as server-sent events",
                 responses,
-                (self._source.stops, *self._source.filters, LANG, VIEW, AS),
+                (self._source.stops, *self._source.filters, LANG, *LOOKS, AS),
                 "A board event with the complete board is sent immediately and after every change; with as=json, it "
                 "is the JSON of /board on one line of data. A client that has the board gets a beat first. "
                 f"After {BEAT_INTERVAL:.0f} seconds without events a beat "

@@ -53,9 +53,8 @@ STOPS = Parameter(
 )
 
 
-MAX_ROWS, MAX_WALL_ROWS, MAX_STACKED_ROWS = 20, 6, 2
-"""Default limits of departures per stop: on a page; on a wall, which is not scrolled; on a wall with more than two
-stops, which are stacked."""
+MAX_ROWS = 20
+"""The default limit of departures per stop on a page. A wall shows those that fit."""
 
 MAX_ECHO_LENGTH = 100
 """Characters of an invalid code that are echoed."""
@@ -69,17 +68,33 @@ def echoed(code: str) -> str:
     return printable(code[:MAX_ECHO_LENGTH].encode("latin-1").decode("utf-8", "replace"), MAX_ECHO_LENGTH)
 
 
-VIEW = Parameter("view", Enum(("wall",)), "For a large screen, read from a distance.")
+VIEW = Parameter("view", Enum(("wall",)), "For a large screen, read from a distance: as many departures as fit.")
+
+ROTATE = Parameter(
+    "rotate", Integer("seconds", 5, 120), "For a wall: show further departures as pages, each this long.", 10
+)
+
+SIZE = Parameter("size", Enum(("small", "large", "huge")), "For a wall: the type is 0.8, 1.25 or 1.6 times as large.")
+
+THEME = Parameter(
+    "theme",
+    Enum(("light", "dark", "contrast", "paper")),
+    "The colours of the page; by default those that the browser prefers. paper is for e-paper: black on white.",
+)
+
+LOOKS = (VIEW, ROTATE, SIZE, THEME)
+"""The parameters of a page's appearance."""
 
 
 def read_page(env: Environ, stops: int) -> tuple[Query, str]:
     """Return the query and the language of a page with this many stops. Raises InvalidParameter."""
     text = env.get("query_string", "")
     query, parameters = read_board_query(text, stops), parse_query(text)
-    lang, view = language(env, parameters), VIEW.parse(parameters)
+    for look in LOOKS:
+        look.parse(parameters)
     if query.limit is None:
-        query = replace(query, limit=MAX_ROWS if view is None else MAX_WALL_ROWS if stops <= 2 else MAX_STACKED_ROWS)
-    return query, lang
+        query = replace(query, limit=MAX_ROWS)
+    return query, language(env, parameters)
 
 
 def read_list(text: str, name: str) -> list[str]:

@@ -1,9 +1,11 @@
 """The pages of the operators' port: /health, /ready, /metrics, /status and /status.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics import exposition
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -12,9 +14,12 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from govi_server.departures.times import utc_timestamp
+from govi_server.operations.health import HealthMonitor
 from govi_server.operations.metrics import Metrics
+from govi_server.operations.problem import Problem
 from govi_server.operations.readiness import Readiness
-from govi_server.operations.site import HTML, TEXT, OperatorsSite, Page, send
+from govi_server.operations.site import HTML, JSON, TEXT, Alternatives, OperatorsSite, Page, accepted_type, send
 from govi_server.operations.status import Status
 from govi_server.operations.status_page import page
 from govi_server.runtime.text import escape_json
@@ -29,21 +34,42 @@ class Admin(OperatorsSite):
         metrics: Metrics,
         status: Status,
         readiness: Readiness,
+        monitor: HealthMonitor,
         hosts: Sequence[str] = (),
     ) -> None:
+        registry = metrics.registry
         pages = {
             "": Page(HTML, lambda: page(status.json())),
-            "health": Page(TEXT, lambda: b"alive\n"),
+            "health": Alternatives(
+                {"text/plain": Page(TEXT, lambda: b"alive\n"), JSON: Page(JSON, lambda: _health_json(monitor))}
+            ),
             "ready": _Ready(readiness),
-            "metrics": Page(CONTENT_TYPE_LATEST, lambda: generate_latest(metrics.registry)),
+            "metrics": Alternatives(
+                {
+                    "text/plain": Page(CONTENT_TYPE_LATEST, lambda: generate_latest(registry)),
+                    "application/openmetrics-text": Page(
+                        exposition.CONTENT_TYPE_LATEST, lambda: exposition.generate_latest(registry)
+                    ),
+                }
+            ),
             "status": Page(HTML, lambda: page(status.json())),
-            "status.json": Page("application/json", lambda: _status_json(status)),
+            "status.json": Page(JSON, lambda: _json(status.json())),
         }
         super().__init__(clock, pages, hosts)
 
 
-def _status_json(status: Status) -> bytes:
-    return escape_json(msgspec.json.encode(status.json()).decode()).encode()
+def _json(value: Any) -> bytes:
+    return escape_json(msgspec.json.encode(value).decode()).encode()
+
+
+def _health_json(monitor: HealthMonitor) -> bytes:
+    health = monitor.health()
+    since = utc_timestamp(health.since) + "Z"
+    return _json({"alive": True, "status": health.status, "since": since, "problems": _objects(health.problems)})
+
+
+def _objects(problems: Iterable[Problem]) -> list[dict[str, str]]:
+    return [problem._asdict() for problem in problems]
 
 
 class _Ready(Resource):
@@ -63,9 +89,13 @@ class _Ready(Resource):
         problems.addErrback(self._failed, request)
         return NOT_DONE_YET
 
-    def _respond(self, problems: list[str], request: Request) -> None:
-        text = "".join(f"{problem}\n" for problem in problems) or "ready\n"
-        send(request, 503 if problems else 200, TEXT, text.encode())
+    def _respond(self, problems: list[Problem], request: Request) -> None:
+        status = 503 if problems else 200
+        if accepted_type(request, ("text/plain", JSON)) == JSON:
+            send(request, status, JSON, _json({"ready": not problems, "problems": _objects(problems)}))
+        else:
+            text = "".join(f"{problem.text}\n" for problem in problems) or "ready\n"
+            send(request, status, TEXT, text.encode())
 
     def _failed(self, failure: Failure, request: Request) -> None:
         if failure.check(CancelledError):

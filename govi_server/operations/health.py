@@ -1,6 +1,6 @@
 """The health of the service: whether clients get departures, and if not, since when, why, and what to do."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,6 +11,7 @@ from govi_server.departures.times import DAY, utc_timestamp
 from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components
 from govi_server.operations.history import HISTORY_MINUTES, ModuleRequests, Outcome, RecentHistory
+from govi_server.operations.problem import Problem, ProblemCode
 
 HealthStatus = Literal["UP", "RECOVERING", "DEGRADED", "DOWN"]
 
@@ -35,6 +36,9 @@ MIN_STOPS = 3
 RECOVERY_SECONDS = 60.0
 """Time without problems after which RECOVERING becomes UP."""
 
+MAX_CHANGES = 20
+"""Changes of the health that are stored."""
+
 MAX_CONNECTIONS_RATIO = 0.9
 """Fraction of the connection limit at which a problem is reported."""
 
@@ -53,6 +57,17 @@ class Health:
     status: HealthStatus
     since: float
     reasons: tuple[str, ...]
+    """The texts of the problems, or what else is to be noted."""
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChange:
+    """A change of the status, or the start or end of a problem. moment: epoch seconds. reason: "" without any."""
+
+    moment: float
+    status: HealthStatus
+    reason: str
 
 
 class _Problem(NamedTuple):
@@ -64,6 +79,8 @@ class _Problem(NamedTuple):
     """Figures that may change meanwhile."""
     action: str
     """The recommended action."""
+    code: ProblemCode
+    source: str = "server"
 
 
 class _BoardRequests:
@@ -110,6 +127,8 @@ class HealthMonitor:
         self._history = history
         self._clock = clock
         self._health = Health("UP", clock.seconds(), ())
+        self.changes: deque[HealthChange] = deque(maxlen=MAX_CHANGES)
+        """The latest changes, newest first."""
         self._last_problem: float | None = None
         self._since: dict[str, float] = {}
         """The start of each current problem by name."""
@@ -123,17 +142,25 @@ class HealthMonitor:
         if not is_down:
             failures, notes = self._failing_requests(failing)
             problems += failures + self._server_problems()
-        self._since = {problem.name: min(self._since.get(problem.name, now), now) for problem in problems}
+        before = self._since
+        self._since = {problem.name: min(before.get(problem.name, now), now) for problem in problems}
+        described = tuple(Problem(problem.code, problem.source, self._describe(problem)) for problem in problems)
         status: HealthStatus
         if problems:
             self._last_problem = now
-            status, reasons = "DOWN" if is_down else "DEGRADED", tuple(map(self._describe, problems))
+            status, reasons = "DOWN" if is_down else "DEGRADED", tuple(problem.text for problem in described)
         elif recovering := self._recovering(now):
             status, reasons = "RECOVERING", (recovering, *notes)
         else:
             status, reasons = "UP", tuple(notes)
-        since = min(self._health.since, now) if status == self._health.status else now
-        self._health = Health(status, since, reasons)
+        changes = [f"{name}: over" for name in before if name not in self._since]
+        changes += [name for name in self._since if name not in before]
+        since = min(self._health.since, now)
+        if status != self._health.status:
+            since = now
+            changes = changes or [*reasons[:1], ""][:1]
+        self.changes.extendleft(HealthChange(now, status, change) for change in changes)
+        self._health = Health(status, since, reasons, described)
         return self._health
 
     def _describe(self, problem: _Problem) -> str:
@@ -154,21 +181,24 @@ class HealthMonitor:
                 action = (
                     "it is retried every few seconds, and boards in memory are served; contact the gateway's operator"
                 )
-                failing[name] = _Problem(f"/{name}: gateway not accepting requests", "", action)
+                failing[name] = _Problem(
+                    f"/{name}: gateway not accepting requests", "", action, "gateway-unreachable", name
+                )
             elif details := self._outage(name):
                 action = (
                     f"check that callbacks reach modules.{name}.callback and come from a network in "
                     f"modules.{name}.allow; else contact the gateway's operator"
                 )
-                failing[name] = _Problem(f"/{name}: gateway accepts requests but does not respond", details, action)
+                failing[name] = _Problem(
+                    f"/{name}: gateway accepts requests but does not respond", details, action, "gateway-silent", name
+                )
         feed = self._components.feed
         if feed is not None and feed.subscriber is not None and feed.state == "DOWN":
             action = "the server reconnects automatically; check that outgoing connections to its port are allowed"
-            failing[_FEED] = _Problem(f"{_FEED} DOWN", _feed_age(feed), action)
+            failing[_FEED] = _Problem(f"{_FEED} DOWN", _feed_age(feed), action, "feed-down", "feed")
         elif feed is not None and (details := self._outage(_FEED)):
-            failing[_FEED] = _Problem(
-                f"{_FEED}: no departures", details, "check when each transport operator last sent data"
-            )
+            action = "check when each transport operator last sent data"
+            failing[_FEED] = _Problem(f"{_FEED}: no departures", details, action, "no-departures", "feed")
         return failing
 
     def _requests(self, source: str, minutes: int) -> _BoardRequests:
@@ -228,7 +258,11 @@ class HealthMonitor:
                 notes.append(f"{name}: {count} failed, all for {', '.join(names)}, which may not exist")
             else:
                 details = f"{count}, stops: {len(stops):,}; {requests.by_status()}"
-                problems.append(_Problem(f"{name}: requests failing", details, "check the stops with 5xx responses"))
+                action = "check the stops with 5xx responses"
+                failing_source = "feed" if source == _FEED else source
+                problems.append(
+                    _Problem(f"{name}: requests failing", details, action, "requests-failing", failing_source)
+                )
         return problems, notes
 
     def _server_problems(self) -> list[_Problem]:
@@ -239,22 +273,23 @@ class HealthMonitor:
         used, limit = figures.connections, figures.limit
         if limit and used >= limit * MAX_CONNECTIONS_RATIO:  # 0 while no worker runs
             action = "check the busiest clients, or raise access.connections"
-            problems.append(_Problem("Connections near their limit", f"{used:,} of {limit:,} in use", action))
+            details = f"{used:,} of {limit:,} in use"
+            problems.append(_Problem("Connections near their limit", details, action, "connections-near-limit"))
         if figures.paused:
             action = "raise the limit of open files; accepting resumes automatically"
-            problems.append(_Problem("Not accepting connections: too many open files", "", action))
+            problems.append(_Problem("Not accepting connections: too many open files", "", action, "too-many-files"))
         if components.sharing is not None and not components.sharing.is_sharing:
             action = "check the engine of [share]; until then each node sends its own gateway requests"
-            problems.append(_Problem("Boards not shared", components.sharing.reason, action))
+            problems.append(_Problem("Boards not shared", components.sharing.reason, action, "not-shared"))
         problems += self._planning_problems()
         for worker in components.workers.workers if components.workers is not None else ():
             if worker.is_missing:
                 action = "it is restarted automatically; the log has the reason"
-                problems.append(_Problem(f"Worker {worker.number} not running", "", action))
+                problems.append(_Problem(f"Worker {worker.number} not running", "", action, "worker-missing"))
         if statistics is not None and not statistics.writable:
-            problems.append(_Problem("Statistics log not writable", "", _CHECK_DISK))
+            problems.append(_Problem("Statistics log not writable", "", _CHECK_DISK, "statistics-unwritable"))
         if snapshots is not None and not snapshots.writable:
-            problems.append(_Problem("Snapshot not writable", "", _CHECK_DISK))
+            problems.append(_Problem("Snapshot not writable", "", _CHECK_DISK, "snapshot-unwritable"))
         return problems
 
     def _planning_problems(self) -> list[_Problem]:
@@ -267,11 +302,11 @@ class HealthMonitor:
             "it is tried again; check feed.gtfs (--gtfs; '' for none)",
         )
         if service.planning is None:
-            return [_Problem(f"{name}: no file", service.problem, action)]
+            return [_Problem(f"{name}: no file", service.problem, action, "no-planning", "feed")]
         if service.age <= MAX_PLANNING_AGE:
             return []
         details = f"{service.planning.header.name} is in use; {service.problem}"
-        return [_Problem(f"{name}: no new file", details, action)]
+        return [_Problem(f"{name}: no new file", details, action, "old-planning", "feed")]
 
     def _recovering(self, now: float) -> str:
         """Return why the service is still recovering, "" if it is not."""

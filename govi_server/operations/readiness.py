@@ -15,6 +15,7 @@ from govi_server.departures.source import NoBoard, SourceUnreachable
 from govi_server.http.connection import ConnectionHandler
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.operations.health import describe_feed
+from govi_server.operations.problem import Problem
 from govi_server.server import Server
 from govi_server.sockets.transport import IClientTransport
 
@@ -108,13 +109,13 @@ class Readiness:
         self._waiting: list[Deferred[None]] = []
         self._failure: Failure | None = None
         """The unexpected exception of the last check, if any."""
-        self._gateway_problems: dict[str, str] = {}
-        """By module; "" without a problem."""
+        self._gateway_problems: dict[str, Problem | None] = {}
+        """By module."""
         self._silent_probes: Counter[str] = Counter()
         """Consecutive requests to each gateway that had no response."""
-        self._feed_problem = ""
+        self._feed_problem: Problem | None = None
 
-    async def problems(self) -> list[str]:
+    async def problems(self) -> list[Problem]:
         """Return the reasons why requests would fail, empty if the service is ready."""
         now = self._clock.seconds()
         is_recent = self._checked_at is not None and 0 <= now - self._checked_at < CHECK_INTERVAL
@@ -137,17 +138,17 @@ class Readiness:
         for check in waiting:
             check.callback(None)
 
-    def _source_problems(self) -> Iterator[str]:
+    def _source_problems(self) -> Iterator[Problem]:
         """Yield the problems of the sources: their current states, and the results of the last check."""
         for name, gateway in self._components.gateways.items():
-            if problem := self._gateway_problems.get(name, ""):
+            if problem := self._gateway_problems.get(name):
                 yield problem
             elif gateway.breaker.state != "closed":
-                yield f"/{name}: gateway not accepting requests"
+                yield Problem("gateway-unreachable", name, f"/{name}: gateway not accepting requests")
         feed = self._components.feed
         if feed is not None and feed.subscriber is not None and feed.state not in ("UP", "RECOVERING"):
-            yield describe_feed(feed)
-        elif self._feed_problem:
+            yield Problem("feed-down", "feed", describe_feed(feed))
+        elif self._feed_problem is not None:
             yield self._feed_problem
 
     async def _check(self) -> None:
@@ -158,22 +159,22 @@ class Readiness:
         self._gateway_problems = dict(zip(self._components.gateways, problems, strict=True))
         self._feed_problem = await self._check_feed()
 
-    async def _check_gateway(self, name: str, gateway: GatewayComponents) -> str:
-        """Request a board from a gateway and then from its module; return the problem, "" if there is none."""
+    async def _check_gateway(self, name: str, gateway: GatewayComponents) -> Problem | None:
+        """Request a board from a gateway and then from its module; return the problem, None if there is none."""
         code, is_known = self._stop(name, gateway)
         if not code:
-            return ""
+            return None
         try:
             await _first_result(gateway.cache.refresh(code, gateway.probe), MAX_PROBE_SECONDS, self._clock)
         except SourceUnreachable as error:
-            return f"/{name}: gateway not accepting requests ({error})"
+            return Problem("gateway-unreachable", name, f"/{name}: gateway not accepting requests ({error})")
         except (NoBoard, TimeoutError) as error:
             self._silent_probes[name] += 1
             reason = str(error) if isinstance(error, NoBoard) else f"no response within {MAX_PROBE_SECONDS:g} s"
-            return f"/{name}: stop {code}: {reason}" if is_known else ""
+            return Problem("gateway-silent", name, f"/{name}: stop {code}: {reason}") if is_known else None
         self._silent_probes[name] = 0
         status = await self._request(f"/{name}/{code}")
-        return "" if status[:3] == "200" else f"/{name}: stop {code}: {status}"
+        return None if status[:3] == "200" else Problem("module-failing", name, f"/{name}: stop {code}: {status}")
 
     def _stop(self, name: str, gateway: GatewayComponents) -> tuple[str, bool]:
         """Return the stop to request from a gateway, "" for none, and whether a missing response is a problem.
@@ -193,29 +194,29 @@ class Readiness:
         is_recent = 0 <= self._clock.seconds() - requested_at < UNKNOWN_STOP_SECONDS
         return code if is_recent or gateway.breaker.state != "closed" else "", is_recent
 
-    async def _check_feed(self) -> str:
-        """Request a stop of the feed; return the problem, "" if there is none."""
+    async def _check_feed(self) -> Problem | None:
+        """Request a stop of the feed; return the problem, None if there is none."""
         feed = self._components.feed
         if feed is None:
-            return ""
+            return None
         code = next(reversed(feed.passtimes.stops), "") or next(iter(feed.timetable.timing_points), "")
         if not code:
-            return "Live feed: no stops known yet"
+            return Problem("feed-empty", "feed", "Live feed: no stops known yet")
         status = await self._request(f"/tpc/{code}")
         # A stop without departures (503 or 404) is not a failure: operators send no data at night.
-        return "" if status[:3] in ("200", "404", "503") else f"/tpc: stop {code}: {status}"
+        if status[:3] in ("200", "404", "503"):
+            return None
+        return Problem("module-failing", "feed", f"/tpc: stop {code}: {status}")
 
-    def _server_problems(self) -> list[str]:
-        """Return the reasons why the server accepts no connections."""
-        problems = []
+    def _server_problems(self) -> Iterator[Problem]:
+        """Yield the reasons why the server accepts no connections."""
         if self._components.is_draining:
-            problems.append("server is stopping")
+            yield Problem("stopping", "server", "server is stopping")
         workers = self._components.workers
         if workers is not None and not workers.is_serving:
-            problems.append("no worker is running")
+            yield Problem("no-worker", "server", "no worker is running")
         if self._components.figures.paused:
-            problems.append("not accepting connections: too many open files")
-        return problems
+            yield Problem("too-many-files", "server", "not accepting connections: too many open files")
 
     async def _request(self, path: str) -> str:
         """Request a path; return the status of the response, and the text of its Error element if it has one."""

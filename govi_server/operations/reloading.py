@@ -35,7 +35,7 @@ class Reloading(Service):
         try:
             config = self._load()
         except ConfigError as error:
-            self.log.error("Configuration not reloaded: {error}", error=error)
+            self.log.error("Configuration not reloaded: {error}", error="; ".join(str(error).splitlines()))
             return
         values = dict(_settings(msgspec.to_builtins(config)))
         changed = [key for key in {**self._in_force, **values} if self._in_force.get(key) != values.get(key)]

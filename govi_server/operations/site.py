@@ -12,6 +12,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
+from govi_server.http.negotiation import best_type
 from govi_server.http.response import POLICY, format_response, with_safety_headers
 from govi_server.operations.admin_channel import BodilessRequest, ReleasingChannel
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
@@ -20,6 +21,7 @@ from govi_server.sockets.accepting import AcceptThrottle
 
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
+JSON = "application/json"
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -139,6 +141,27 @@ class Page(Resource):
         """Send the page."""
         send(request, self._status, self._content_type, self._render())
         return NOT_DONE_YET
+
+
+class Alternatives(Resource):
+    """A page in several media types, of which the client selects one with Accept; the first is the default."""
+
+    isLeaf = True
+
+    def __init__(self, pages: Mapping[str, Page]) -> None:
+        super().__init__()
+        self._pages = pages
+
+    def render_GET(self, request: Request) -> int:
+        """Send the page in the accepted type."""
+        return self._pages[accepted_type(request, list(self._pages))].render_GET(request)
+
+
+def accepted_type(request: Request, offered: Sequence[str]) -> str:
+    """Return the media type that a client prefers, the first offered by default; the response varies by it."""
+    request.setHeader("vary", "Accept")
+    fields = request.requestHeaders.getRawHeaders("accept", [])
+    return best_type(",".join(fields), offered)
 
 
 def send(request: Request, status: int, content_type: str, body: bytes) -> None:

@@ -7,9 +7,15 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from govi_server.departures.times import utc_timestamp
+from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components, GatewayComponents
+from govi_server.operations.configuration import changed_settings
 from govi_server.operations.health import HealthMonitor
 from govi_server.operations.history import BOARD_RESULTS, OTHERS, BoardResult, Minute, RecentHistory
+from govi_server.operations.limits import usages
+from govi_server.operations.verdict import verdict
+from govi_server.runtime.resident_memory import resident_bytes
+from govi_server.settings import Config
 from govi_server.statistics.quantiles import QuantileSketch
 
 MAX_ITEMS = 10
@@ -31,30 +37,38 @@ class Status:
         monitor: HealthMonitor,
         clock: IReactorTime,
         version: str,
-        is_demo: bool = False,
+        config: Config,
     ) -> None:
         self._components = components
         self._history = history
         self._monitor = monitor
         self._clock = clock
         self._version = version
-        self._is_demo = is_demo
+        self._config = config
         self._started = clock.seconds()
 
     def json(self) -> Json:
         """Return the status."""
         now = self._clock.seconds()
         health = self._monitor.health()
+        sentence, has_failures = verdict(health.status, self._history.minutes(), now)
         components, figures = self._components, self._components.figures
         clients = _sum(minute.clients for minute in self._history.minutes())
         return {
             "verdict": health.status,
             "since": _moment(health.since),
+            "sentence": sentence,
+            "failing": has_failures,
             "why": list(health.reasons),
+            "problems": [problem._asdict() for problem in health.problems],
+            "changes": [
+                {"time": _moment(change.moment), "verdict": change.status, "reason": change.reason}
+                for change in self._monitor.changes
+            ],
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
-            "demo": self._is_demo,
+            "demo": self._config.is_demo,
             "connections": {
                 "open": figures.connections,
                 "limit": figures.limit,
@@ -68,6 +82,8 @@ class Status:
             "hour": self._hour(now),
             "stops": self._stops(),
             "clients": _most_common(clients),
+            "limits": [usage._asdict() for usage in usages(components, self._config, resident_bytes())],
+            "configuration": changed_settings(self._config),
             "incidents": {name: dict(counts) for name, counts in components.incidents() if counts},
             "events": [
                 {"time": _moment(entry.moment), "level": entry.level, "text": entry.text}
@@ -117,6 +133,7 @@ class Status:
             "planned": feed.timetable.n_planned,
             "stops": len(feed.passtimes.stops),
             "messages": feed.passtimes.n_messages,
+            "operators": self._operators(feed),
             "owners": {operator: round(age, 1) for operator, age in sorted(ages.items())},
             "provenance": {operator: list(sources) for operator, sources in sorted(feed.provenance.items())},
             "gtfs": self._gtfs(now),
@@ -136,6 +153,20 @@ class Status:
             "files": {} if planning is None else {name: of.source for name, of in planning.header.operators.items()},
             "checked": _moment(service.state.checked_at) if service.state.checked_at else None,
         }
+
+    def _operators(self, feed: Feed) -> list[Json]:
+        """Return the freshness of the data of each operator, the oldest first."""
+        names = list(feed.passtimes.last_heard)
+        operators = [
+            {
+                "name": name,
+                "freshness": feed.operator_freshness(name)[0],
+                "age": round(age or 0.0, 1),
+                "fresh_until": round(fresh_seconds, 1),
+            }
+            for name, (age, fresh_seconds) in zip(names, feed.ages(names), strict=True)
+        ]
+        return sorted(operators, key=lambda operator: -operator["age"])
 
     def _sharing(self) -> Json | None:
         sharing = self._components.sharing

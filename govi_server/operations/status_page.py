@@ -19,7 +19,12 @@ _ENVIRONMENT.filters["number"] = "{:,.0f}".format
 _PAGE = _ENVIRONMENT.get_template("status.html")
 
 _VERDICT_COLORS = {"UP": "good", "RECOVERING": "middle", "DEGRADED": "middle", "DOWN": "bad"}
-_STATE_COLORS = {"UP": "good", "closed": "good", "DOWN": "bad", "open": "bad"}
+_STATE_COLORS = {
+    **_VERDICT_COLORS, "closed": "good", "open": "bad", "fresh": "good", "old": "bad", "down": "bad",
+}  # fmt: skip
+
+NEAR_LIMIT = 0.9
+"""Fraction of a limit from which its use is marked."""
 
 _LIST_NAMES = {SEVERAL: "(several stops)", OTHERS: "(others)"}
 """Display names of list entries that are neither a TimingPointCode nor a client."""
@@ -39,12 +44,19 @@ def page(status: Mapping[str, Any]) -> bytes:
         today=status["now"].partition("T")[0],
         refresh=REFRESH_SECONDS,
         max_events=MAX_EVENTS,
-        verdict_color=_VERDICT_COLORS.get(status["verdict"], "bad"),
+        verdict_color=_verdict_color(status),
+        near_limit=NEAR_LIMIT,
         state_colors=_STATE_COLORS,
         list_names=_LIST_NAMES,
         chart=_chart(outcomes),
         totals=[(outcome, n, _share(n, total)) for outcome, n in totals.items()],
     ).encode()
+
+
+def _verdict_color(status: Mapping[str, Any]) -> str:
+    """Return the color of the verdict: never that of a healthy service above a chart with many failures."""
+    color = _VERDICT_COLORS.get(status["verdict"], "bad")
+    return "middle" if color == "good" and status["failing"] else color
 
 
 def _share(part: int, total: int) -> str:

@@ -26,9 +26,13 @@ PAGE_HEADERS = policy("form-action 'self'; frame-ancestors 'none'")
 TYPES = {
     "board.css": "text/css; charset=utf-8",
     "board.js": "text/javascript; charset=utf-8",
+    "contrast.css": "text/css; charset=utf-8",
+    "dark.css": "text/css; charset=utf-8",
     "front.css": "text/css; charset=utf-8",
     "front.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "paper.css": "text/css; charset=utf-8",
+    "tokens.css": "text/css; charset=utf-8",
 }
 """Content types of the files, by name."""
 
@@ -50,9 +54,19 @@ def address(name: str) -> str:
     return f"/assets/{name}?v={version(name)}"
 
 
+VERSION = blake2b(
+    b"".join(
+        part.read_bytes()
+        for folder in ("static", "templates")
+        for part in sorted(files("govi_server.pages").joinpath(folder).iterdir(), key=lambda part: part.name)
+    ),
+    digest_size=6,
+).hexdigest()
+"""A digest of the pages' files: an open page reloads itself if that of its server has changed."""
+
 TEMPLATES = environment("govi_server.pages")
 """The templates of the pages; in them, asset("board.css") is the address of a file."""
 TEMPLATES.globals["asset"] = address
 # Imported once: an import in the template would take 10 us per page.
-for _file, _macro in (("languages.html", "navigation"), ("options.html", "options")):
+for _file, _macro in (("languages.html", "navigation"), ("options.html", "options"), ("styles.html", "styles")):
     TEMPLATES.globals[_macro] = vars(TEMPLATES.get_template(_file).module)[_macro]

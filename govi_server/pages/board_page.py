@@ -8,18 +8,19 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from html import escape
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
 from govi_server.departures.display import DepartureDisplay, DisplayRow, StopDisplay, whole_minutes
 from govi_server.departures.fragments import make_part, pieces
+from govi_server.departures.journey import JourneyDisplay
 from govi_server.departures.modes import MODES, Mode
 from govi_server.departures.times import MINUTE, local_timestamp
-from govi_server.pages.assets import TEMPLATES
+from govi_server.pages.assets import TEMPLATES, VERSION
 from govi_server.pages.links import language_links
-from govi_server.pages.texts import TEXTS, left_words, row_words, stop_name, stop_words
+from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_name, stop_words
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.runtime.text import escape_unprintable
 
@@ -80,8 +81,9 @@ def _frame(
         texts=TEXTS[lang],
         is_demo=is_demo,
         title=Markup(escape(TEXTS[lang]["title"])).format(stop=Markup(_GAP)),
-        view=dict(query).get("view", ""),
-        count="single" if is_single else "several",
+        classes=_classes(dict(query), is_single),
+        theme=dict(query).get("theme", ""),
+        rotate=dict(query).get("rotate", ""),
         refresh=REFRESH_SECONDS,
         events=Markup(f"/events/{_GAP}?{escape(urlencode({**dict(query), 'lang': lang}))}"),
         languages=language_links(dict(query)),
@@ -92,25 +94,46 @@ def _frame(
     ).split(_GAP)
 
 
+def _classes(query: Mapping[str, str], is_single: bool) -> str:
+    """Return the classes of the page's body: its view, the number of stops and the size of the type."""
+    names = (query.get("view", ""), "single" if is_single else "several", query.get("size", ""))
+    return " ".join(filter(None, names))
+
+
 def _escaped(text: str) -> str:
     """Return a text as a template writes it."""
     return markup_escape(escape_unprintable(text, kept="\n\t"))
 
 
 def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
-    """Write the content of the page's main element, in pieces: the clock and the board of each stop.
+    """Write the content of the page's main element, in pieces: the time, the data's age and the stops.
 
     now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment.
     """
-    offset = datetime.fromtimestamp(now, LOCAL_ZONE).utcoffset()
-    assert offset is not None  # the time has a zone
     timestamp = local_timestamp(now)
     yield (
-        f'<time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
-        f'data-offset="{offset.total_seconds():.0f}">{timestamp[_CLOCK]}</time>\n'
+        f'<div class="now"><time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
+        f'data-offset="{offset_seconds(now):.0f}" data-version="{VERSION}">{timestamp[_CLOCK]}</time>'
+        f"{_age(display, lang, now)}</div>\n"
     )
     for stop in display.stops:
         yield from _stop(stop, display.horizon, lang, now)
+
+
+def offset_seconds(now: float) -> float:
+    """Return the difference of local time to UTC at a moment (epoch seconds), in seconds."""
+    offset = datetime.fromtimestamp(now, LOCAL_ZONE).utcoffset()
+    assert offset is not None  # the time has a zone
+    return offset.total_seconds()
+
+
+def _age(display: DepartureDisplay, lang: str, now: float) -> str:
+    """Render the time of the oldest live data; "" without any."""
+    ages = [stop.age for stop in display.stops if stop.state in ("live", "last_known")]
+    if not ages:
+        return ""
+    text = TEXTS[lang]["updated"].format(time=clock(now - max(ages)))
+    return f'<span class="age" data-age="{max(ages):.0f}">{escape(text)}</span>'
 
 
 def _stop(stop: StopDisplay, horizon: float, lang: str, now: float) -> Iterator[str]:
@@ -139,7 +162,7 @@ def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
 
     def row_part(row: DisplayRow) -> tuple[str, bool]:
         part, was_stored = make_part(
-            row.fragments, form, lambda: tuple(_row(row, with_platform, lang).split(_LEFT)), (row.state,)
+            row.fragments, form, lambda: tuple(_row(stop, row, with_platform, lang).split(_LEFT)), (row.state,)
         )
         return (part[0] if len(part) == 1 else _left(stop, row, lang, now).join(part)), was_stored
 
@@ -147,15 +170,18 @@ def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
     yield "</tbody></table>"
 
 
-def _row(row: DisplayRow, with_platform: bool, lang: str) -> str:
+def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str) -> str:
     """Render a row, in which _LEFT stands for what changes with time: the remaining time."""
     # Screen readers announce new cancellations, but not the countdown.
     news = " data-news" if row.state == "cancelled" else ""
     note = f'<span class="note">{escape(row.note)}</span>' if row.note else ""
-    destination = f'<span class="name">{escape(row.destination)}</span>'
+    name, code = escape(row.destination), row.code or stop.code
+    if row.journey:
+        name = f'<a href="/trip/{escape(quote(row.journey, safe=""))}?at={escape(code)}&amp;lang={lang}">{name}</a>'
+    destination = f'<span class="name">{name}</span>'
     platform = f'<td class="platform">{escape(row.platform or "")}</td>' if with_platform else ""
     return (
-        f'<tr class="{row.state}"{news}><th scope="row" class="line">{_mode(row.mode, lang)}{_badge(row)}</th>'
+        f'<tr class="{row.state}"{news}><th scope="row" class="line">{_route(row, lang)}</th>'
         f'<td class="destination"{_DUTCH}>{destination}{note}</td>{platform}'
         f'<td class="time">{_time(row, lang)}</td></tr>\n'
     )
@@ -182,6 +208,15 @@ def _left(stop: StopDisplay, row: DisplayRow, lang: str, now: float) -> str:
     return f'{now + seconds:.0f}">{_escape(left_words(row, whole_minutes(seconds), lang))}'
 
 
+def route(line: DisplayRow | JourneyDisplay, lang: str) -> Markup:
+    """Return the mode and the number of a line as HTML."""
+    return Markup(_route(line, lang))
+
+
+def _route(line: DisplayRow | JourneyDisplay, lang: str) -> str:
+    return f"{_mode(line.mode, lang)}{_badge(line)}"
+
+
 def _mode(mode: Mode | None, lang: str) -> str:
     """Render a mode of transport, as text for screen readers and as an icon; "" if it is unknown."""
     if mode is None:
@@ -192,7 +227,7 @@ def _mode(mode: Mode | None, lang: str) -> str:
     )
 
 
-def _badge(row: DisplayRow) -> str:
+def _badge(row: DisplayRow | JourneyDisplay) -> str:
     """Render a line's number, as text for screen readers and as an image in the line's colours.
 
     The page's policy forbids style attributes, hence the image; not all screen readers read text in images.

@@ -115,15 +115,15 @@ class SharedSource(Service):
             if claim.state == "ask":
                 self._boards.release(request.code, "unreachable")
         elif claim.board is not None:
-            self._finish(request, claim.board, "waited" if request.has_waited or request.asked else "shared")
+            self._finish(request, claim.board)
         elif request.asked is not None:
             return  # the claim was renewed, or another node has taken it over and asks as well
         elif claim.state == "wait" and not request.is_new:
             request.has_waited = True
         elif claim.state == "silent":
-            self._finish(request, SourceSilent("no response to the request of another node"), "waited")
+            self._finish(request, SourceSilent("no response to the request of another node"))
         elif claim.state == "broken":
-            self._finish(request, SourceBroken("unreadable response to the request of another node"), "waited")
+            self._finish(request, SourceBroken("unreadable response to the request of another node"))
         else:
             self._ask(request)
 
@@ -160,7 +160,7 @@ class SharedSource(Service):
             if now - request.started_at >= self._deadline:
                 limit = f"no response within {self._deadline:g} s"
                 self._boards.release(request.code, "silent")
-                self._finish(request, SourceSilent(limit), "waited")
+                self._finish(request, SourceSilent(limit))
             elif not 0 <= now - request.claimed_at < RENEW_SECONDS / 2:
                 self._claim(request)
             yield
@@ -173,14 +173,14 @@ class SharedSource(Service):
         request.asked.addErrback(lambda failure: self.log.failure("Ending a request failed", failure))
 
     def _answered(self, board: Board, request: _Request) -> None:
-        self._finish(request, board, "alone" if request.is_alone else "asked")
+        self._finish(request, board)
         self._boards.store(board)
 
     def _unanswered(self, failure: Failure, request: _Request) -> None:
         if self._is_over(request):
             failure.trap(CancelledError, NoBoard)
             return
-        self._finish(request, failure, "alone" if request.is_alone else "asked")
+        self._finish(request, failure)
         self._boards.release(request.code, _outcome(failure) if self.running else "unreachable")
 
     def _on_late_board(self, board: Board) -> None:
@@ -193,19 +193,26 @@ class SharedSource(Service):
     def _is_over(self, request: _Request) -> bool:
         return request not in self._requests.get(request.code, ())
 
-    def _finish(self, request: _Request, result: Board | NoBoard | Failure, origin: ShareResult) -> None:
-        """End a request with a result. origin: where it came from."""
+    def _finish(self, request: _Request, result: Board | NoBoard | Failure) -> None:
+        """End a request with a result."""
         requests = self._requests[request.code]
         requests.remove(request)
         if not requests:
             del self._requests[request.code]
-        self._boards.status.results[self._boards.module, origin] += 1
+        self._boards.status.results[self._boards.module, _origin(request)] += 1
         if request.asked is not None and not request.asked.called:
             request.asked.cancel()  # the response has arrived at another node
         if isinstance(result, NoBoard):
             request.result.errback(result)
         else:
             request.result.callback(result)
+
+
+def _origin(request: _Request) -> ShareResult:
+    """Return where a result came from. A request to the source counts, wherever its response arrived."""
+    if request.asked is not None:
+        return "alone" if request.is_alone else "asked"
+    return "waited" if request.has_waited else "shared"
 
 
 def _outcome(failure: Failure) -> Outcome:

@@ -11,6 +11,7 @@ from twisted.python import usage
 
 from govi_server.departures.times import local_date
 from govi_server.errors import StartupError
+from govi_server.runtime.options import Options as ProgramOptions
 from govi_server.runtime.printable_log import install
 from govi_server.runtime.program import Program, open_log_file
 from govi_server.runtime.text import printable
@@ -59,9 +60,10 @@ def _seed(text: str) -> int:
 _BEHAVIOUR = GatewayBehaviour()
 
 
-class Options(usage.Options):
+class Options(ProgramOptions):
     """The command line."""
 
+    program = "govi-simulator"
     synopsis = "[options]"
     longdesc = (
         "Simulates a GOVI gateway (KV55) with the timetable of a fictional town: it receives a DRIS_55_REQ by POST "
@@ -70,10 +72,10 @@ class Options(usage.Options):
     )
     optParameters = [
         ["listen", "l", "tcp:8083:interface=127.0.0.1", "Endpoint that receives the requests."],
-        ["callback-url", "c", "http://127.0.0.1:8082/", "URL that the responses are posted to."],
+        ["callback-url", None, "http://127.0.0.1:8082/", "URL that the responses are posted to."],
         ["delay", "d", _BEHAVIOUR.delay, "Seconds from a request to its response.", _seconds("delay")],
         ["drop", None, _BEHAVIOUR.loss, "Fraction of requests without a response, from 0 to 1.", _fraction("drop")],
-        ["seed", "s", _BEHAVIOUR.seed, "Seed of timetable, delays, cancellations and faults.", _seed],
+        ["seed", None, _BEHAVIOUR.seed, "Seed of timetable, delays, cancellations and faults.", _seed],
         ["feed", "f", None, "ZeroMQ address that KV7 and KV8 are published on, such as tcp://127.0.0.1:7817."],
         [
             "speed",

@@ -160,7 +160,11 @@ def listening_errors(setting: str, text: str) -> Iterator[None]:
     except (CannotListenError, OSError, OverflowError) as caught:  # OverflowError: a port above 65535
         error = caught.socketError if isinstance(caught, CannotListenError) else caught
         if getattr(error, "errno", None) == EADDRINUSE:
-            reason = "address already in use; is another govi-cache running?"
+            option = setting.partition("(")[2].rstrip(")") or setting
+            reason = (
+                "address already in use, perhaps by another govi-cache (`ss -ltnp` lists the processes that listen); "
+                f"choose another with {option}"
+            )
         else:
             reason = getattr(error, "strerror", None) or str(error)
         raise StartupError(f"{setting}: cannot listen on {text}: {reason}") from None

@@ -1,5 +1,6 @@
-"""Format the summary of a log as JSON, and as plain text of 80 columns."""
+"""Format the summary of a log as JSON, and as plain text of 80 columns, which explains itself."""
 
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,33 @@ MAX_HOURS_IN_TEXT = 48
 MAX_STOPS_IN_TEXT = 10
 MAX_STOPS_IN_JSON = 100
 
+TEXT_COLUMNS = 80
+
+MAX_FAILURE_RATIO = 0.01
+"""Fraction of failed requests from which the verdict is a warning, as for the health of the service."""
+
+EXPLANATIONS = """\
+Columns
+count         requests that reached the phase
+requests      requests that were received, also if the client left before the
+              response
+failed        responses with 5xx, or 406: the deadline of the connection
+p50, p90, p99 50, 90, 99% of the responses took at most this time, within 1%
+memory        part of the cache look-ups that was served from memory
+not mem.      responses that were not from memory; mean and max are theirs
+
+Phases
+receive       the header section arrives; it depends on the client
+parse, lookup the request is parsed; its stop is looked up
+wait          for the gateway
+render, send  the document is made; it is written to the connection
+response      the sum of all phases except receive
+
+Cache results
+hit, stale    from memory; stale: while it is refreshed, or the gateway fails
+miss, joined  from a gateway request; joined: one that was already in flight
+none          no cache is used"""
+
 NAME_COLUMNS = 22
 """Width of a table's first column in characters."""
 
@@ -31,6 +59,7 @@ def as_json(summary: LogSummary) -> dict[str, Any]:
     ========================  ==================================================================================
     ``from``, ``to``          the earliest and the latest line that counts, ISO 8601 in Dutch time
     ``lines``                 ``counted``, ``outside`` (before --since, from --until on), ``bad``
+    ``verdict``               the first sentences of the text report
     ``connections``           number of closed connections
     ``ends``                  lines by end: ``client``, ``server``, ``timeout``, ``error``, and ``open``: interim
                               lines of open connections
@@ -58,6 +87,7 @@ def as_json(summary: LogSummary) -> dict[str, Any]:
         "from": _iso(summary.first),
         "to": _iso(summary.last),
         "lines": {"counted": summary.lines, "outside": summary.outside, "bad": summary.bad},
+        "verdict": _verdict(summary, total),
         "connections": summary.connections,
         "ends": {end: summary.ends[end] for end in ENDS},
         "requests": total.total.requests,
@@ -133,7 +163,8 @@ def _local(moment: float) -> datetime:
 def as_text(summary: LogSummary) -> str:
     """Return the report as ASCII text of at most 80 columns."""
     total = summary.total
-    sections = [_totals(summary, total)]
+    verdict = textwrap.fill(_verdict(summary, total), TEXT_COLUMNS, break_on_hyphens=False)
+    sections = [verdict, _totals(summary, total)]
     if total.total.requests:
         modules = [(name or "/", group) for name, group in summary.modules]
         if summary.without_module.requests:
@@ -141,14 +172,41 @@ def as_text(summary: LogSummary) -> str:
         caches = [(cache, total.caches[cache]) for cache in CACHE_RESULTS if cache in total.caches]
         sections += [
             _phases(total),
-            "response: the sum of all phases except receive. Quantiles are within 1 %.",
             _groups("Responses by module, in ms", modules),
             _groups("Responses by cache result, in ms", caches),
             _groups("Responses by status, in ms", summary.statuses),
             _periods(summary),
             _slowest_stops(summary),
+            EXPLANATIONS,
         ]
     return "\n\n".join(sections) + "\n"
+
+
+def _verdict(summary: LogSummary, total: Period) -> str:
+    """Return in two or three sentences how many requests failed, where and when, and how long responses took."""
+    group = total.total
+    if not group.requests:
+        return "No requests."
+    counts = f"{group.failed:,} of {group.requests:,} requests failed ({share(group.failed, group.requests)})"
+    if not group.failed:
+        sentences = [f"No failures: all of {group.requests:,} requests were served."]
+    elif group.failed <= group.requests * MAX_FAILURE_RATIO:
+        sentences = [f"Few failures: {counts}."]
+    else:
+        name, module = max(summary.modules, key=lambda item: item[1].failed, default=("", summary.without_module))
+        status, responses = max(summary.statuses, key=lambda item: item[1].failed)
+        width = _width(summary)
+        begin, period = max(summary.periods("hour"), key=lambda item: item[1].total.failed)
+        sentences = [
+            f"Many failures: {counts}.",
+            f"Most by module: {plain('/' + name)} ({module.failed:,}); by status: {status} ({responses.failed:,}); "
+            f"by {width}: {begin.strftime(MOMENT_FORMATS[width])} ({period.total.failed:,}).",
+        ]
+    times = group.response_times
+    if times.count:
+        median, slow = milliseconds(times.quantile(0.5)), milliseconds(times.quantile(0.99))
+        sentences.append(f"Half of the responses took at most {median} ms, 99% at most {slow} ms.")
+    return " ".join(sentences)
 
 
 def _totals(summary: LogSummary, total: Period) -> str:

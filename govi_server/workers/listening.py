@@ -2,14 +2,15 @@
 
 So a port needs no privileges in a worker, and its connections wait in the kernel while a worker is replaced. A worker
 has a socket of its own on each TCP port (SO_REUSEPORT, socket(7)), among which the kernel distributes connections
-evenly; all workers share the socket of a unix or systemd endpoint.
+evenly; all workers share the socket of a unix or systemd endpoint. While a worker is missing for long, its sockets do
+not listen, so that the kernel gives their connections to the others.
 """
 
 import os
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
-from socket import AF_INET, AF_INET6, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, socket
+from contextlib import ExitStack, suppress
+from socket import AF_INET, AF_INET6, SHUT_RD, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, socket
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -99,6 +100,17 @@ class SharedEndpoint:
     def socket(self, worker: int) -> int:
         """Return the descriptor of a worker's socket. worker: its number, from 1."""
         return self._sockets[(worker - 1) % len(self._sockets)].fileno()
+
+    def stop_listening(self, worker: int) -> None:
+        """Let the kernel give the connections of a worker's socket to the others, until the worker listens again.
+
+        Those that wait are reset. The port stays bound, as it may need privileges. A socket that all workers share is
+        left alone.
+        """
+        if isinstance(self._endpoint, UNIXServerEndpoint | AdoptedEndpoint):
+            return
+        with suppress(OSError):  # it does not listen
+            self._sockets[worker - 1].shutdown(SHUT_RD)
 
     def assigned(self, fd: int) -> Endpoint:
         """Return the endpoint of a worker. fd: the descriptor of its socket in the worker."""

@@ -49,6 +49,9 @@ MIN_LIFE_SECONDS = 10.0
 
 MAX_PAUSE_SECONDS = 30.0
 
+MAX_WAIT_SECONDS = 2.0
+"""Longer pauses are too long for connections to wait in the kernel: the worker's sockets stop listening."""
+
 KILL_SECONDS = 2.0
 """Time after the drain for a worker to end before it is killed."""
 
@@ -199,10 +202,14 @@ class Worker(ProcessProtocol):
         self._replace(f"ended ({cause})")
 
     def _replace(self, event: str) -> None:
+        has_served = self.figures is not None
         self.figures, self.pid = None, None
-        lived = self._pool.clock.seconds() - self._started
+        lived = self._pool.clock.seconds() - self._started if has_served else 0.0
         self._pause = 0.0 if lived >= MIN_LIFE_SECONDS else min(max(1.0, self._pause * 2), MAX_PAUSE_SECONDS)
         self._log(LogLevel.error, f"{event}; replaced {f'in {self._pause:.0f} s' if self._pause else 'now'}")
+        if self._pause > MAX_WAIT_SECONDS or not has_served:
+            for endpoint in self._pool.endpoints:
+                endpoint.stop_listening(self.number)
         self.restarts += 1
         self._restart = self._pool.clock.callLater(self._pause, self.start)
 

@@ -7,10 +7,10 @@ no files: log lines and statistics go to the main process, which writes all of t
 import ctypes
 import gc
 import os
-import resource
 import signal
 import sys
 import time
+from socket import SO_ACCEPTCONN, SOL_SOCKET, socket
 from typing import Any, cast
 
 import msgspec
@@ -47,11 +47,12 @@ from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 from govi_server.runtime.printable_log import install
+from govi_server.runtime.resident_memory import resident_bytes
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server
 from govi_server.sockets.accepting import fit_connections
 from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
-from govi_server.sockets.listener import PortService
+from govi_server.sockets.listener import BACKLOG, PortService
 from govi_server.workers.messages import (
     REPORT_INTERVAL,
     Assignment,
@@ -62,7 +63,7 @@ from govi_server.workers.messages import (
 from govi_server.workers.proxy import Proxy
 from govi_server.workers.reporter import Reporter
 
-MEMO_BYTES = 4 << 20
+MEMO_BYTES = 2 << 20
 """The memory of the parsed header sections: a worker needs little more than its program."""
 
 log = Logger()
@@ -111,17 +112,11 @@ def current_figures(server: Server) -> Figures:
     return Figures(server.figures(), time.process_time(), resident_bytes())
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of this process."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return 0
-
-
 def server_endpoint(reactor: Any, endpoint: Endpoint) -> IStreamServerEndpoint:
     """Return the endpoint that accepts from a socket of the main process, whose descriptor is closed."""
+    with socket(fileno=os.dup(endpoint.fd)) as listening:
+        if not listening.getsockopt(SOL_SOCKET, SO_ACCEPTCONN):  # see SharedEndpoint.stop_listening()
+            listening.listen(BACKLOG)
     result: IStreamServerEndpoint = AdoptedEndpoint(reactor, endpoint.fd)
     os.close(endpoint.fd)  # or connections would wait at a port that has stopped
     if endpoint.certificate is not None:

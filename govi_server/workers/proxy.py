@@ -27,8 +27,11 @@ from govi_server.workers.response import Response
 from govi_server.workers.upstream import Upstream
 from govi_server.workers.upstream_connection import Message, UpstreamConnection, UpstreamError
 
-MAX_BYTES = 8 << 20
-"""The memory of all responses: 2,000 boards with gzip. The main process has more, a fifth of a millisecond away."""
+MAX_BYTES = 4 << 20
+"""The memory of all responses: 1,000 boards with gzip. The main process has more, a fifth of a millisecond away."""
+
+WAIT_SHARE = 0.98
+"""Of the deadline of a connection, at which its client would get a 406 for a main process that hangs."""
 
 ENTRY_BYTES = 2560
 """Memory of a response besides its body and target, about."""
@@ -70,8 +73,8 @@ def make_request(env: Environ) -> Request:
 class Proxy:
     """Serves the modules of the main process.
 
-    endpoint: the main process's socket. modules: their names, the first segments of paths. timeout: seconds for a
-    response, as in ServerSettings.connection.
+    endpoint: the main process's socket. modules: their names, the first segments of paths. deadline: of a
+    connection's request, as in ServerSettings.connection.
     """
 
     log = Logger()
@@ -81,14 +84,14 @@ class Proxy:
         clock: IReactorTime,
         endpoint: IStreamClientEndpoint,
         modules: Collection[str],
-        timeout: float = ServerSettings().connection,
+        deadline: float = ServerSettings().connection,
     ) -> None:
         self.clock = clock
         self._modules = frozenset(modules)
         self._upstream = Upstream(endpoint)
-        self._timeout = timeout
+        self._timeout = deadline * WAIT_SHARE
         self._runner = CooperativeRunner(clock)
-        self._requests = CollapsedRequests(clock, self._runner, timeout, self._send, self._late)
+        self._requests = CollapsedRequests(clock, self._runner, self._timeout, self._send, self._late)
         self._memory: BoundedMemory[Any] = BoundedMemory(MAX_BYTES)
         self._streams: dict[Request, RelayedStream] = {}
         self._warnings = ThrottledWarnings(self.log, clock)

@@ -25,7 +25,7 @@ window.EventSource = function () {
   const stream = window.stream = this;
   this.readyState = 1;
   this.listeners = {};
-  setInterval(() => { if (stream.readyState === 1) { stream.emit("beat", ""); } }, 15000);
+  setInterval(() => { if (stream.readyState === 1) { stream.emit("beat", ""); } }, 10000);
 };
 EventSource.prototype.close = function () { this.readyState = 2; };
 EventSource.prototype.addEventListener = function (name, listener) { this.listeners[name] = listener; };

@@ -55,12 +55,16 @@ LOOKS = {
 CLOCK_STEP = 240
 """Seconds by which advance_clock() advances a server's clock."""
 
-# SIGUSR2 advances its clock.
+# SIGUSR2 advances its clock; SIGUSR1 stops and restarts it.
 _TWISTD = """
 import signal, sys, time
 start, step, real = float(sys.argv.pop(1)), float(sys.argv.pop(1)), time.time
 ahead = start - real()
-time.time = lambda: real() + ahead
+running = time.time = lambda: real() + ahead
+def stop(*_):
+    now = running()
+    time.time = (lambda: now) if time.time is running else running
+signal.signal(signal.SIGUSR1, stop)
 signal.signal(signal.SIGUSR2, lambda *_: globals().update(ahead=ahead + step))
 from twisted.scripts.twistd import run
 run()
@@ -127,6 +131,16 @@ _processes: dict[str, subprocess.Popen[bytes]] = {}  # by URL
 def advance_clock(url: str) -> None:
     """Advance the clock of a server by CLOCK_STEP, as if no data had arrived in that time."""
     _processes[url].send_signal(signal.SIGUSR2)
+
+
+@contextmanager
+def still(url: str) -> Iterator[None]:
+    """Stop the clock of a server in a context; it continues to respond, but its timers do not run."""
+    _processes[url].send_signal(signal.SIGUSR1)
+    try:
+        yield
+    finally:
+        _processes[url].send_signal(signal.SIGUSR1)
 
 
 @contextmanager

@@ -62,17 +62,17 @@ def screenshot(browser: Browser, url: str, picture: Picture) -> bytes:
         if picture.lost:
             context.set_offline(True)
             page.evaluate("stream.readyState = 0")
-            page.clock.fast_forward(61_000)
+            page.clock.fast_forward(20_000)
             page.locator("#offline").wait_for()
         return page.screenshot(full_page=picture.size is not WALL)
 
 
-def reduce_colors(png: bytes) -> bytes:
-    """Return a picture with MAX_COLORS colours, as PNG."""
+def reduce_colors(png: bytes, colors: int = MAX_COLORS) -> bytes:
+    """Return a picture with at most so many colours, as PNG."""
     from PIL import Image
 
     output = io.BytesIO()
-    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(MAX_COLORS, dither=Image.Dither.NONE)
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(colors, dither=Image.Dither.NONE)
     image.save(output, "PNG", optimize=True)
     return output.getvalue()
 

@@ -40,17 +40,15 @@ def test_delay_is_shown(page: Page, waterdorp: tuple[str, program.Publisher]) ->
 
 
 def test_hanging_server_is_shown(visitor: Visitor, waterdorp: tuple[str, program.Publisher]) -> None:
-    """Within 95 s the page shows that a server hangs with open connections, until it has recovered."""
+    """Within 20 s the page shows that a server hangs with open connections, until it has recovered."""
     url, _ = waterdorp
     page = visitor.open_page()
     page.clock.install(time=0)
     page.clock.pause_at(1000)
     open_stream(page, url + program.PATHS["live"])
-    page.locator(".on_time").first.wait_for()
+    page.locator(".clock").wait_for()
     with program.frozen(url):
-        page.clock.run_for(50_000)
-        assert page.locator("#offline").is_hidden()
-        page.clock.run_for(45_000)
+        page.clock.run_for(20_000)
         assert page.locator("#offline").is_visible()
 
     def has_recovered() -> bool:
@@ -66,7 +64,7 @@ def test_old_departures_remain_until_they_have_left(visitor: Visitor, folder: Pa
         program.advance_clock(url)
         path = program.PATHS["live"]
         program.until(lambda: program.state(url, path) == "last_known")
-        departures = program.document(url, f"{path}?limit=7")["departures"]
+        departures = program.document(url, path)["departures"]
         assert len(departures) == 7
         assert [departure["minutes"] for departure in departures].count(0) > 1
         page = visitor.open_page(viewport=WALL)
@@ -74,7 +72,7 @@ def test_old_departures_remain_until_they_have_left(visitor: Visitor, folder: Pa
         page.clock.pause_at(1000)
         open_stream(page, f"{url}{path}?view=wall")
         page.clock.run_for(3_000)
-        lines = page.locator("tbody tr:visible th .unseen")
+        lines = page.locator("tbody tr:visible th .unseen:nth-last-child(2)")
         assert lines.all_inner_texts() == [departure["line"] for departure in departures]
         with program.frozen(url):  # without updates from the server
             page.clock.run_for(480_000)

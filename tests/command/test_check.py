@@ -167,8 +167,8 @@ class ConfigTests(FileTestCase):
         self.assertIn('"redis://u:***@127.0.0.1:6379/0"', text)
 
     def test_invalid_configuration(self) -> None:
-        """An invalid configuration is reported in one line."""
-        status, text = run("config", "--listen", "9000")
+        """An invalid configuration is reported, each problem in one line."""
+        status, text = run("config", "--source", "demo", "--listen", "9000")
         self.assertEqual(
             (status, text), (1, "govi-cache: --listen: invalid endpoint '9000'; did you mean 'tcp:9000'?\n")
         )

@@ -1,7 +1,6 @@
 """Tests of the command `twistd govi-feed-proxy`."""
 
 from twisted.internet.testing import MemoryReactorClock
-from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.feed_proxy import tap
@@ -41,8 +40,10 @@ class FeedProxyCommandTests(SynchronousTestCase):
     def test_required_options(self) -> None:
         """A missing option is an error that names it."""
         for arguments, option in (((), "--feed"), (("--feed", FEED), "--publish"), (("--publish", FEED), "--feed")):
-            error = self.assertRaises(usage.UsageError, tap.Options().parseOptions, arguments)
-            self.assertEqual(str(error), f"{option}: required, a ZeroMQ address such as tcp://127.0.0.1:7817")
+            error = self.assertRaises(SystemExit, tap.Options().parseOptions, arguments)
+            self.assertEqual(
+                str(error), f"govi-feed-proxy: {option}: required, a ZeroMQ address such as tcp://127.0.0.1:7817"
+            )
 
     def test_invalid_options(self) -> None:
         """The error of an invalid option is one line that names it, the value and what was expected."""

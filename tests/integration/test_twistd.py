@@ -123,9 +123,9 @@ def test_port_in_use(twistd: Twistd) -> None:
         output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
     assert (
-        f"listen (--listen): cannot listen on {endpoint}: address already in use; is another govi-cache running?\n"
-        in output
-    )
+        f"listen (--listen): cannot listen on {endpoint}: address already in use, perhaps by another govi-cache (`ss "
+        "-ltnp` lists the processes that listen); choose another with --listen\n"
+    ) in output
     assert "Traceback" not in output
     for word in ("Listening", "listening", "starting on", "Open "):
         assert word not in output  # not before all endpoints listen
@@ -193,7 +193,7 @@ def test_unwritable_statistics_log_is_reported(twistd: Twistd) -> None:
 def test_invalid_configuration_is_reported_in_one_line(twistd: Twistd, tmp_path: Path) -> None:
     """The error of an unknown key is one line with the file and the nearest key; the exit status is 1."""
     (tmp_path / "config.toml").write_text("[cache]\nfrehs = 3\n")
-    process = twistd("govi-cache", "--config", "config.toml")
+    process = twistd("govi-cache", "--config", "config.toml", "--source", "demo")
     output, _ = process.communicate(timeout=10)
     assert (process.returncode, output) == (
         1,

@@ -324,7 +324,7 @@ class BytesTests(SynchronousTestCase):
         passtimes = self.feed.passtimes
         self.assertLessEqual(passtimes.n_bytes, 100_000)
         self.assertLessEqual(passtimes.n_message_bytes, 100_000)
-        self.assertGreater(min(passtimes.n_passtimes, passtimes.n_messages), 20)
+        self.assertGreater(min(passtimes.n_passtimes, passtimes.n_messages), 15)
         self.assertLess(passtimes.n_passtimes, 80)
         stored = [passtime for stop in passtimes.stops.values() for passtime in stop.passtimes.values()]
         self.assertEqual(passtimes.n_bytes, sum(len(passtime.values) + OVERHEAD_BYTES for passtime in stored))

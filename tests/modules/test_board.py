@@ -284,7 +284,7 @@ class PageTests(SynchronousTestCase):
         """The main element contains exactly the fragment."""
         display = make_display(row(3, 3))
         html = page_of(display, "fr", NOW, {})
-        self.assertEqual(html.partition(">\n<time")[2].partition("</main>")[0], fragment_of(display, "fr", NOW)[5:])
+        self.assertEqual(html.partition(">\n<div")[2].partition("</main>")[0], fragment_of(display, "fr", NOW)[4:])
 
 
 class StyleTests(SynchronousTestCase):
@@ -292,15 +292,19 @@ class StyleTests(SynchronousTestCase):
 
     def test_contrast(self) -> None:
         """All text contrasts with its background (WCAG AA), in light and in dark."""
-        css = content("board.css").decode()
-        light, dark = (
-            dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
-            for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+        light, dark, paper, contrasting = (
+            dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6}|var\(--[a-z]+\))", content(f"{name}.css").decode()))
+            for name in ("tokens", "dark", "paper", "contrast")
         )
-        self.assertEqual((light["ground"], light["on-time"]), ("#ffffff", "#0a7a2f"))
-        self.assertEqual((light["late"], light["early"]), ("#b3261e", "#0b57d0"))
-        texts = ("text", "soft", "on-time", "late", "early", "link")
-        for colors in (light, dark):
+        self.assertEqual((light["ground"], light["good"], light["bad"]), ("#ffffff", "#0a7a2f", "#b3261e"))
+        self.assertEqual(dark.keys(), light.keys() | {"outline"})
+
+        def high(colors: dict[str, str]) -> dict[str, str]:
+            """Return colours with those of contrast.css, which refers to others."""
+            return {**colors, **{name: colors[value[6:-1]] for name, value in contrasting.items()}}
+
+        texts = ("text", "soft", "good", "warn", "bad", "link")
+        for colors in (light, dark, high(light), high(dark), high({**light, **paper})):
             pairs = [
                 *product(("ground",), texts),
                 ("panel", "text"),
@@ -310,4 +314,5 @@ class StyleTests(SynchronousTestCase):
             for ground, text in pairs:
                 self.assertGreaterEqual(contrast(colors[ground], colors[text]), MIN_CONTRAST, (ground, text))
         # There are no other colours.
-        self.assertEqual(len(re.findall("#[0-9a-fA-F]{3,8}\\b|rgb|hsl", css)), len(light) + len(dark))
+        for name in ("board.css", "front.css", "contrast.css"):
+            self.assertNotRegex(content(name).decode(), "#[0-9a-fA-F]{3,8}\\b(?! *{)|rgb|hsl")

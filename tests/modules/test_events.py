@@ -70,7 +70,7 @@ class EventsTests(LiveTestCase):
         self.assertIn("Content-Type: text/event-stream", text)
         self.assertIn("Connection: close", text)
         self.assertNotIn("Content-Length", text)
-        self.assertRegex(text, r"\r\n\r\nretry: \d{4}\nid: \w+\nevent: board\ndata: <time ")
+        self.assertRegex(text, r"\r\n\r\nretry: \d{4}\nid: \w+\nevent: board\ndata: <div ")
 
     def test_change_is_sent_once(self) -> None:
         """A change is rendered once and sent to all listeners at the next check; without a change nothing is sent."""

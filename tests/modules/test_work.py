@@ -55,6 +55,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "/events/{TimingPointCodes}": (f"/events/{LISTS}", f"/events/{CODES[0]}?as=json"),
     "/siri/stop-monitoring.json": (f"/siri/stop-monitoring.json?MonitoringRef={CODES[0]}&PreviewInterval=P1D",),
     "/places": ("/places?q=l",),
+    "/trip/{Journey}": ("/trip/LIN_77_L0_1_0",),
     "/near": ("/near?lat=52.1&lon=5.3",),
     "/": ("/", "/?q=l"),
     "/docs": ("/docs",),

@@ -24,6 +24,7 @@ from govi_server.planning.service import PlanningService
 from govi_server.planning.store import PlanningStore
 from govi_server.runtime.ordered_services import Observers
 from govi_server.runtime.turn_watch import TurnWatch
+from govi_server.settings import Config
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
 from govi_server.workers.messages import Assignment, Figures
@@ -70,7 +71,7 @@ class OperationsTestCase(WireTestCase):
         self.monitor = HealthMonitor(self.components, self.history, self.clock)
         self.metrics = Metrics(self.components, self.monitor, batcher)
         self.metrics.registry.register(FailingStops(self.history))
-        self.status = Status(self.components, self.history, self.monitor, self.clock, "1.2.3")
+        self.status = Status(self.components, self.history, self.monitor, self.clock, "1.2.3", Config())
         observers = Observers((batcher, self.history, self.metrics))
         observers.startService()
         self.addCleanup(observers.stopService)

@@ -1,8 +1,9 @@
 """Tests of govi_server.operations.admin and readiness."""
 
 import gzip
+import json
 import re
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
@@ -24,14 +25,15 @@ from tests.operations.case import CODE, OperationsTestCase
 class AdminTests(OperationsTestCase):
     """The operators' endpoint."""
 
-    def get(self, path: str, method: str = "GET", version: str = "1.0") -> StringTransport:
+    def get(self, path: str, method: str = "GET", version: str = "1.0", accept: str = "") -> StringTransport:
         """Send a request; return the transport, which has the response."""
-        return self.send(f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+        fields = f"Host: localhost\r\nAccept: {accept}\r\n" if accept else "Host: localhost\r\n"
+        return self.send(f"{method} {path} HTTP/{version}\r\n{fields}\r\n".encode())
 
     def send(self, data: bytes, hosts: tuple[str, ...] = ()) -> StringTransport:
         """Send bytes to an endpoint with these names; return the transport, which has the response."""
         readiness = Readiness(self.components, "", self.clock)
-        admin = Admin(self.clock, self.metrics, self.status, readiness, hosts)
+        admin = Admin(self.clock, self.metrics, self.status, readiness, self.monitor, hosts)
         protocol = admin.buildProtocol(cast(IAddress, None))
         transport = StringTransport()
         assert protocol is not None
@@ -120,7 +122,8 @@ class AdminTests(OperationsTestCase):
 
     def test_bodies_are_not_held(self) -> None:
         """A body is discarded; a connection that ends amid it leaves nothing to the garbage collector."""
-        admin = Admin(self.clock, self.metrics, self.status, Readiness(self.components, "", self.clock))
+        readiness = Readiness(self.components, "", self.clock)
+        admin = Admin(self.clock, self.metrics, self.status, readiness, self.monitor)
         for field in (b"Content-Length: 1000000", b"Transfer-Encoding: chunked"):
             protocol = cast(HTTPChannel, admin.buildProtocol(cast(IAddress, None)))
             transport = StringTransport()
@@ -161,6 +164,40 @@ class AdminTests(OperationsTestCase):
             f"/kv55: stop {CODE}: no answer within 10 s\nLive feed DOWN: last".encode(),
             transport.value(),
         )
+
+    def object(self, path: str) -> Any:
+        """Return the JSON of a path."""
+        response: bytes = self.get(path, accept="application/json").value()
+        self.assertIn(b"Vary: Accept\r\n", response)
+        self.assertIn(b"Content-Type: application/json\r\n", response)
+        return json.loads(response.partition(b"\r\n\r\n")[2])
+
+    def test_problems_as_json(self) -> None:
+        """With Accept, /ready and /health have the problems with codes; /health is 200 nevertheless."""
+        self.assertEqual(self.object("/health")["problems"], [])
+        self.subscriber.state = "DOWN"
+        self.server.accepting.paused = True
+        ready = self.object("/ready")
+        self.assertIs(ready["ready"], False)
+        self.assertEqual(
+            [(problem["code"], problem["source"]) for problem in ready["problems"]],
+            [("too-many-files", "server"), ("feed-down", "feed")],
+        )
+        health = self.object("/health")
+        self.assertEqual((health["alive"], health["status"]), (True, "DEGRADED"))
+        self.assertEqual([problem["code"] for problem in health["problems"]], ["feed-down", "too-many-files"])
+        self.assertRegex(self.get("/health", accept="application/json").value(), b"^HTTP/1.[01] 200 ")
+        self.assertIn(b"\r\n\r\nalive\n", self.get("/health", accept="*/*").value())
+
+    def test_openmetrics(self) -> None:
+        """Metrics are in OpenMetrics if a client prefers it, as Prometheus does, and in text otherwise."""
+        accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        response = self.get("/metrics", accept=accept).value()
+        self.assertIn(b"Content-Type: application/openmetrics-text; version=", response)
+        self.assertTrue(response.endswith(b"# EOF\n"))
+        response = self.get("/metrics", accept="*/*").value()
+        self.assertIn(b"Content-Type: text/plain; version=", response)
+        self.assertNotIn(b"# EOF", response)
 
     def ready(self) -> str:
         """Return the body of /ready."""

@@ -20,6 +20,7 @@ from govi_server.operations.log_levels import LogLevels
 from govi_server.operations.status import Status
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
+from govi_server.settings import Config
 from govi_server.statistics.batches import StatisticsBatcher
 from tests.doubles import FakePoster, FakeSource
 
@@ -41,7 +42,8 @@ class ManholeCommandsTests(SynchronousTestCase):
             Gateway(FakePoster(), self.clock, "govi"), breaker, self.cache, breaker.board
         )
         history = RecentHistory(self.clock, StatisticsBatcher("govi-cache"))
-        status = Status(components, history, HealthMonitor(components, history, self.clock), self.clock, "1.0")
+        monitor = HealthMonitor(components, history, self.clock)
+        status = Status(components, history, monitor, self.clock, "1.0", Config())
         self.shut_downs: list[bool] = []
         self.levels = LogLevels((), LogPublisher())
         self.commands = ManholeCommands(

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 
 from govi_server.departures.source import SourceUnreachable
 from govi_server.departures.times import utc_timestamp
-from govi_server.operations.health import MAX_PLANNING_AGE, RECOVERY_SECONDS
+from govi_server.operations.health import MAX_CHANGES, MAX_PLANNING_AGE, RECOVERY_SECONDS
 from govi_server.server import ServerFigures
 from govi_server.settings import AccessSettings
 from govi_server.workers.messages import Figures
@@ -195,3 +195,32 @@ class HealthMonitorTests(OperationsTestCase):
         """A feed in state UNKNOWN is reported with the age of its data."""
         self.subscriber.state = "UNKNOWN"
         self.assertEqual(self.monitor.health().reasons, ("Live feed UNKNOWN: last data received 0 s ago",))
+
+    def test_changes(self) -> None:
+        """The start and the end of each problem are stored, also while others last; their number is bounded."""
+        self.subscriber.state = "DOWN"
+        self.monitor.health()
+        self.server.accepting.paused = True
+        self.monitor.health()
+        self.subscriber.state = "UP"
+        self.monitor.health()
+        self.server.accepting.paused = False
+        self.monitor.health()
+        self.clock.advance(RECOVERY_SECONDS)
+        self.monitor.health()
+        self.monitor.health()
+        files = "Not accepting connections: too many open files"
+        self.assertEqual(
+            [(change.status, change.reason) for change in reversed(self.monitor.changes)],
+            [
+                ("DEGRADED", "Live feed DOWN"),
+                ("DEGRADED", files),
+                ("DEGRADED", "Live feed DOWN: over"),
+                ("RECOVERING", f"{files}: over"),
+                ("UP", ""),
+            ],
+        )
+        for paused in (True, False) * MAX_CHANGES:
+            self.server.accepting.paused = paused
+            self.monitor.health()
+        self.assertEqual(len(self.monitor.changes), MAX_CHANGES)

@@ -32,7 +32,9 @@ class ReadinessTests(OperationsTestCase):
         self.readiness = Readiness(self.components, "", self.clock)
 
     def fetch(self) -> "Deferred[list[str]]":
-        return Deferred.fromCoroutine(self.readiness.problems())
+        """Fetch the texts of the problems."""
+        problems = Deferred.fromCoroutine(self.readiness.problems())
+        return problems.addCallback(lambda problems: [problem.text for problem in problems])
 
     def board(self, code: str = CODE) -> Board:
         return Board(code, (Trip(),), self.clock.seconds())

@@ -1,5 +1,6 @@
 """Tests of govi_server.operations.status_page."""
 
+import gzip
 import re
 
 from twisted.logger import Logger
@@ -7,6 +8,7 @@ from twisted.logger import Logger
 from govi_server.departures.times import utc_timestamp
 from govi_server.operations.history import BOARD_RESULTS
 from govi_server.operations.status_page import page
+from tests import feed as kv
 from tests.client import NOW
 from tests.operations.case import CODE, OperationsTestCase
 from tests.statistics.test_html_report import luminance
@@ -64,6 +66,29 @@ class StatusPageTests(OperationsTestCase):
         self.assertNotIn("<i>", text.replace("<i style", ""))
         for reference in ("http://", "https://", "src=", "@import", "url("):
             self.assertNotIn(reference, text)
+
+    def test_verdict_agrees_with_the_chart(self) -> None:
+        """Above a chart with many failures the color is not that of a healthy service, and the title names them."""
+        self.log_requests(("/kv55/1", 200, "hit"))
+        self.assertIn("--verdict: var(--good)", page(self.status.json()).decode())
+        self.log_requests(*[("/kv55/2", 504, "miss")] * 3)
+        text = page(self.status.json()).decode()
+        self.assertIn("--verdict: var(--middle)", text)
+        self.assertIn("<h1>UP, with failed requests</h1>", text)
+        self.assertIn("3 of 4 board requests (75.0%) failed", text)
+        self.assertIn("timeout 3 (75%)", text)
+
+    def test_what_changed_operators_limits_and_configuration(self) -> None:
+        """The page lists changes of the health, operators, limits and the configuration in force."""
+        self.feed.received("/GOVI/KV8passtimes/OWN", gzip.compress(kv.passtimes({})))
+        self.subscriber.state = "DOWN"
+        self.monitor.health()
+        self.clock.advance(400)
+        text = page(self.status.json()).decode()
+        self.assertRegex(text, r'<b class="middle">DEGRADED</b> Live feed DOWN</li>')
+        self.assertRegex(text, r'<b class="bad">old</b></td><td class="figure">400 s ago')
+        self.assertIn('<meter max="50000" high="45000.0" value="0" title="cache.entries">', text)
+        self.assertIn("All settings have their defaults.", text)
 
     def test_page_without_sources(self) -> None:
         """The page is rendered without gateways, a feed and a history."""

@@ -183,6 +183,7 @@ class SharedSourceTests(SharingTestCase):
         self.assertEqual(self.successResultOf(self.offer(1)), "stored")
         self.successResultOf(own)
         self.assertTrue(self.nodes[0].source.results[0].called)
+        self.assertEqual(self.nodes[0].results, {"asked": 1})  # so that these add up to the gateway requests
         self.assertEqual(self.successResultOf(self.offer(1)), "repeated")
 
     def offer(self, node: int) -> Deferred[str]:

@@ -3,7 +3,6 @@
 from typing import cast
 
 from twisted.internet.testing import MemoryReactorClock
-from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.runtime.ordered_services import OrderedMultiService
@@ -67,13 +66,15 @@ class OptionsTests(SynchronousTestCase):
             ("--silence", "-1"),
             ("--seed", "x"),
         ):
-            error = self.assertRaises(usage.UsageError, self.parse, "--feed", "tcp://127.0.0.1:1", option, value)
-            self.assertTrue(str(error).startswith(f"{option}: invalid value {value!r} (expected "), error)
+            error = self.assertRaises(SystemExit, self.parse, "--feed", "tcp://127.0.0.1:1", option, value)
+            self.assertTrue(
+                str(error).startswith(f"govi-simulator: {option}: invalid value {value!r} (expected "), error
+            )
 
     def test_invalid_fraction(self) -> None:
         """The error of an invalid number names the option and the expected values."""
-        error = self.assertRaises(usage.UsageError, self.parse, "--drop", "3")
-        self.assertEqual(str(error), "--drop: invalid value '3' (expected a fraction from 0 to 1)")
+        error = self.assertRaises(SystemExit, self.parse, "--drop", "3")
+        self.assertEqual(str(error), "govi-simulator: --drop: invalid value '3' (expected a fraction from 0 to 1)")
 
     def test_defaults_are_those_of_the_demo(self) -> None:
         """Without options the gateway behaves as in the demo."""

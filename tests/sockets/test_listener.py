@@ -119,7 +119,8 @@ class ListenerTests(WireTestCase):
             listener.privilegedStartService()
         self.assertEqual(
             str(caught.exception),
-            "--listen: cannot listen on tcp:8080: address already in use; is another govi-cache running?",
+            "--listen: cannot listen on tcp:8080: address already in use, perhaps by another govi-cache "
+            "(`ss -ltnp` lists the processes that listen); choose another with --listen",
         )
 
     def test_invalid_endpoint_is_reported(self) -> None:

@@ -66,7 +66,7 @@ PATHS = (
     "/board", "/kv55/57330430", "/kv55/%35%37330430", "/kv55/1", "/kv55/x%0ay", "/kv55/57330430,57330080",
     "/kv55/57330430?limit=1", "/tpc", "/tpc/57330430", "/tpc/57330430/departures", "/tpc/57330430,57330080",
     "/stopareacode/", "/line/", "/line/x", "/journey/", "/journey/x", "/generalmessage/", "/lastupdate/", "/places",
-    "/places?q=markt", "/board/p57330430", "/near?lat=52.22&lon=5.48", "/near?lat=x",
+    "/places?q=markt", "/board/p57330430", "/near?lat=52.22&lon=5.48", "/near?lat=x", "/trip/x",
     "/siri/stop-monitoring.json?MonitoringRef=57330430", "/siri/stop-monitoring.json", "/siri",
     "/events/57330430?as=json", "/events/x", "/nothing", "//", "/%2e%2e/",
 )  # fmt: skip

@@ -1,16 +1,20 @@
 """Tests of the listening sockets that the main process holds for its workers."""
 
+import contextlib
 import os
 import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
+from govi_server.sockets.endpoints import AdoptedEndpoint
 from govi_server.workers import listening
 from govi_server.workers.listening import SharedEndpoint
+from govi_server.workers.process import server_endpoint
 from tests.integration.test_kv55 import make_certificate
 
 
@@ -51,7 +55,8 @@ class SharedEndpointTests(SynchronousTestCase):
         error = self.assertRaises(StartupError, SharedEndpoint(reactor, "listen (--listen)", text, 2).open)
         self.assertEqual(
             str(error),
-            f"listen (--listen): cannot listen on {text}: address already in use; is another govi-cache running?",
+            f"listen (--listen): cannot listen on {text}: address already in use, perhaps by another govi-cache "
+            "(`ss -ltnp` lists the processes that listen); choose another with --listen",
         )
 
     def test_closed_port_can_be_opened_again(self) -> None:
@@ -69,6 +74,37 @@ class SharedEndpointTests(SynchronousTestCase):
         first, second = self.sockets(endpoint)
         self.assertEqual(os.fstat(first.fileno()).st_ino, os.fstat(second.fileno()).st_ino)
         self.assertEqual(path.stat().st_mode & 0o777, 0o660)
+
+    def test_socket_of_a_missing_worker_gets_no_connections(self) -> None:
+        """A closed socket's connections go to the other workers, until its next worker listens again."""
+        endpoint = self.open("tcp:0:interface=127.0.0.1")
+        first, second = self.sockets(endpoint)
+        endpoint.stop_listening(1)
+        endpoint.stop_listening(1)  # of a worker that has not served since
+        self.assertEqual(self.connections(first, second), (0, 40))
+        adopted = cast(AdoptedEndpoint, server_endpoint(reactor, endpoint.assigned(os.dup(endpoint.socket(1)))))
+        self.addCleanup(adopted.socket.close)
+        n_first, n_second = self.connections(first, second)
+        self.assertEqual(n_first + n_second, 40)
+        self.assertTrue(n_first)  # one of 2 ** 40 times it is 0
+
+    def test_shared_socket_stays_open(self) -> None:
+        """The socket of all workers listens also without one of them."""
+        endpoint = self.open(f"unix:{self.folder / 'http.sock'}")
+        endpoint.stop_listening(1)
+        first, _ = self.sockets(endpoint)
+        self.assertTrue(first.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+    def connections(self, *listening: socket.socket) -> tuple[int, ...]:
+        """Make 40 connections to sockets on the same port; return how many each has received."""
+        accepted = [0] * len(listening)
+        for _ in range(40):
+            with socket.create_connection(listening[0].getsockname()):
+                for i, each in enumerate(listening):
+                    with contextlib.suppress(OSError):  # it is not connected to this one, or this one does not listen
+                        each.accept()[0].close()
+                        accepted[i] += 1
+        return tuple(accepted)
 
     def test_errors(self) -> None:
         """Endpoints that cannot be opened are errors that name the setting."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from struct import pack
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
@@ -16,6 +17,7 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server, ServerFigures
 from govi_server.settings import AccessSettings, ServerSettings
 from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
+from govi_server.workers.listening import SharedEndpoint
 from govi_server.workers.messages import (
     MAX_MESSAGE_BYTES,
     Assignment,
@@ -26,6 +28,7 @@ from govi_server.workers.messages import (
     encode,
     pack_statistics,
 )
+from govi_server.workers.messages import Endpoint as AssignedEndpoint
 from govi_server.workers.pool import MAX_PAUSE_SECONDS, MAX_SILENCE, MAX_START_SECONDS, Worker, WorkerPool
 
 FIGURES = Figures(ServerFigures(connections=3, limit=10), 1.5, 50_000_000)
@@ -62,6 +65,25 @@ class Process:
         """End, by a signal or by itself."""
         reason = ProcessDone(0) if signal_number is None else ProcessTerminated(None, signal_number)
         self.protocol.processEnded(Failure(reason))
+
+
+class Endpoint:
+    """An endpoint without sockets. stopped: the workers whose sockets have stopped listening."""
+
+    def __init__(self) -> None:
+        self.stopped: list[int] = []
+
+    def socket(self, worker: int) -> int:
+        return 100
+
+    def assigned(self, fd: int) -> AssignedEndpoint:
+        return AssignedEndpoint(fd)
+
+    def stop_listening(self, worker: int) -> None:
+        self.stopped.append(worker)
+
+    def close(self) -> Deferred[None]:
+        return succeed(None)
 
 
 class Reactor(MemoryReactorClock):
@@ -186,6 +208,26 @@ class WorkerPoolTests(SynchronousTestCase):
             pauses.append(self.reactor.seconds() - began)
         self.assertEqual(pauses, [1, 2, 4, 8, 16, *[MAX_PAUSE_SECONDS] * 3])
 
+    def test_connections_do_not_wait_for_a_worker_that_is_missing_for_long(self) -> None:
+        """The socket of a worker that ends again and again, or before it has served clients, stops listening."""
+        endpoint = Endpoint()
+        self.pool.endpoints = [cast(SharedEndpoint, endpoint)]
+        self.first.report(FIGURES)
+        self.reactor.advance(10)
+        self.second.report(FIGURES)
+        self.first.end(signal.SIGKILL)
+        for pause in (0, 1, 2):
+            self.reactor.advance(pause)
+            self.reactor.processes[-1].report(FIGURES)
+            self.assertEqual(endpoint.stopped, [])
+            self.reactor.processes[-1].end(signal.SIGKILL)
+        self.assertEqual(endpoint.stopped, [1])  # for 4 s
+        self.reactor.advance(4)
+        self.reactor.advance(MAX_START_SECONDS - 1)
+        self.reactor.processes[-1].end(signal.SIGKILL)
+        self.assertEqual(endpoint.stopped, [1, 1])
+        self.assertEqual(self.lines()[-1], "Worker 1: ended (signal 9); replaced in 8 s")
+
     def test_failing_spawn_is_retried(self) -> None:
         """If no process can be created, it is tried again later."""
         self.lines()
@@ -225,7 +267,7 @@ class WorkerPoolTests(SynchronousTestCase):
         self.first.has_exited = True
         self.reactor.pump([1] * (MAX_START_SECONDS + 1))
         self.first.end()
-        self.reactor.advance(0)
+        self.reactor.advance(1)
         self.assertEqual(len(self.reactor.processes), 3)
         self.reactor.pump([1] * (MAX_START_SECONDS + 1))
         self.assertEqual(self.reactor.processes[2].signals, [signal.SIGKILL])

@@ -8,11 +8,11 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.runtime.resident_memory import resident_bytes
 from govi_server.server import ServerFigures
 from govi_server.settings import AccessSettings, ServerSettings
 from govi_server.statistics.records import ConnectionStatistics, Exchange, RequestStatistics
 from govi_server.workers.messages import Assignment, Figures, LogLine, Report, Statistics, decode_report, encode
-from govi_server.workers.process import resident_bytes
 from govi_server.workers.reporter import BATCH_SECONDS, MAX_BATCH, MAX_WAITING, Reporter
 
 

@@ -1,30 +1,46 @@
 // Updates the board live. Without this script the page reloads itself. Supports the old browsers of wall displays.
 (function () {
   "use strict";
-  var POLL_SECONDS = 30;  // between requests for the page without a stream
-  var OFFLINE_SECONDS = 60;  // without a response before a notice is shown
+  var SILENT_SECONDS = 12;  // without an event before the page is requested: the stream has a beat every ten
+  var OFFLINE_SECONDS = 18;  // without a response before a notice is shown
+  var ALERT_SECONDS = 8;  // for each part of a message that does not fit
+  var RELOAD_SECONDS = 60;  // within which pages reload after an upgrade of the server, not all at once
   var COUNTDOWN_SECONDS = 600, GRACE_SECONDS = 60;  // as on the server: minutes below ten, and a minute of grace
   var board = document.getElementById("board");
   var offline = document.getElementById("offline");
   var news = document.getElementById("news");
   if (!board || !board.querySelector) { return; }
+  var isWall = / wall /.test(" " + document.body.className + " ");
+  var rotate = Number(board.getAttribute("data-rotate"));  // seconds for each page of a wall; 0 for the first page only
   var clockOffset = 0;  // seconds by which the server's clock is ahead of this one
   var lastResponse = Date.now();
   var asOf = "";  // the time on the board's clock at that moment
   var currentHtml = "";
   var announced = {};
+  var version = "";  // of the pages on the server
+  var isOutdated = false;  // whether the next response reloads the page
+  var polledAt = 0;
+  var turns = 0;  // of the pages of a wall
 
   function each(nodes, use) { Array.prototype.forEach.call(nodes, use); }
   function setText(node, text) { if (node.textContent !== text) { node.textContent = text; } }
   function twoDigits(n) { return (n < 10 ? "0" : "") + n; }
+  function seconds() { return Date.now() / 1000; }
+
+  // Returns a time of day at the stop. time: epoch seconds.
+  function timeOfDay(clock, time) {
+    var wall = new Date((time + Number(clock.getAttribute("data-offset"))) * 1000);
+    return twoDigits(wall.getUTCHours()) + ":" + twoDigits(wall.getUTCMinutes());
+  }
 
   // Counts down, never up: the server sends the maximum remaining time.
   function tick() {
-    var now = Date.now() / 1000 + clockOffset;
-    var clock = board.querySelector(".clock");
-    if (clock) {
-      var wall = new Date((now + Number(clock.getAttribute("data-offset"))) * 1000);
-      setText(clock, twoDigits(wall.getUTCHours()) + ":" + twoDigits(wall.getUTCMinutes()));
+    var now = seconds() + clockOffset;
+    var clock = board.querySelector(".clock"), age = board.querySelector(".age");
+    if (clock) { setText(clock, timeOfDay(clock, now)); }
+    if (age) {  // while the stream is open, the data does not become older than this
+      var updated = lastResponse / 1000 + clockOffset - Number(age.getAttribute("data-age"));
+      setText(age, board.getAttribute("data-age-text").replace("{time}", timeOfDay(clock, updated)));
     }
     each(board.querySelectorAll("[data-at]"), function (node) {
       var left = Number(node.getAttribute("data-at")) - now;
@@ -78,11 +94,23 @@
     if (fresh.length && !silently) { readOut(fresh.join(". ")); }
   }
 
+  // Reloads the page after an upgrade of the server, once it responds.
+  function checkVersion(current) {
+    if (version && current !== version) {
+      setTimeout(function () { isOutdated = true; poll(); }, 1000 * RELOAD_SECONDS * Math.random());
+    }
+    version = current;
+  }
+
   function update(silently) {
     var clock = board.querySelector(".clock");
     noteResponse();
-    if (clock) { clockOffset = Number(clock.getAttribute("data-now")) - lastResponse / 1000; }
+    if (clock) {
+      clockOffset = Number(clock.getAttribute("data-now")) - lastResponse / 1000;
+      checkVersion(clock.getAttribute("data-version"));
+    }
     announce(silently);
+    turnPages();
     tick();
   }
 
@@ -93,31 +121,58 @@
     update(false);
   }
 
+  // Shows a page of a table or of the messages, whose further pages are columns beside it; returns their number.
+  function turn(node, number) {
+    var width = node.clientWidth, pages = Math.max(Math.round(node.scrollWidth / width) || 1, 1);
+    node.scrollLeft = number % pages * width;
+    return pages;
+  }
+
+  function turnPages() {
+    if (!isWall) { return; }
+    each(board.querySelectorAll(".messages"), function (list) { turn(list, turns); });
+    if (!rotate) { return; }
+    each(board.querySelectorAll("tbody"), function (body) {
+      var header = body.parentNode.parentNode.querySelector("header"), pages = turn(body, turns);
+      header.setAttribute("data-page", pages > 1 ? turns % pages + 1 + "/" + pages : "");
+    });
+  }
+
   // Requests the page, as a browser without scripts does, but leaves the board unchanged without a response.
   function poll() {
+    polledAt = Date.now();
     var request = new XMLHttpRequest();
     request.open("GET", location.href);
     request.responseType = "document";
-    request.timeout = 1000 * POLL_SECONDS;
+    request.timeout = 6000;
     request.setRequestHeader("Accept", "text/html");
+    request.setRequestHeader("Cache-Control", "max-age=0");  // the browser's copy does not show a lost connection
     request.onload = function () {
       var main = request.response && request.response.getElementById("board");
-      if (main) { show(main.innerHTML); }
+      if (!main) { return; }
+      if (isOutdated) { location.reload(); return; }
+      show(main.innerHTML);
+      if (stream && stream.readyState !== 1) { stream.close(); subscribe(); }  // the server can be reached again
     };
     request.send();
   }
 
   var stream = null;
   function subscribe() {
-    if (!window.EventSource) { return; }
+    if (!window.EventSource || !board.getAttribute("data-events")) { return; }
     stream = new EventSource(board.getAttribute("data-events"));
     stream.addEventListener("board", function (event) { show(event.data); });  // reconnects automatically after "bye"
     stream.addEventListener("open", noteResponse);
     stream.addEventListener("beat", noteResponse);  // nothing has changed
   }
 
-  // Returns whether the stream is closed or silent: a connection may be lost without an error.
-  function isSilent() { return !stream || stream.readyState !== 1 || Date.now() - lastResponse >= 1000 * POLL_SECONDS; }
+  // Polls if there was no response for a while: a connection may be lost without an error.
+  function pollIfSilent() {
+    var now = Date.now();
+    if (now - Math.max(lastResponse, polledAt) < 1000 * SILENT_SECONDS) { return; }
+    poll();
+    if (stream && stream.readyState !== 0) { stream.close(); subscribe(); }  // it would not reconnect automatically
+  }
 
   // On a wall, the options appear for a while when the mouse is moved or a key is pressed.
   var sleeper = 0;
@@ -132,13 +187,10 @@
 
   update(true);
   subscribe();
-  setInterval(tick, 1000);
-  setInterval(function () {
-    if (!isSilent()) { return; }
-    poll();
-    if (stream && stream.readyState !== 0) { stream.close(); subscribe(); }  // it would not reconnect automatically
-  }, 1000 * POLL_SECONDS);
+  setInterval(function () { tick(); pollIfSilent(); }, 1000);
+  setInterval(function () { turns += 1; turnPages(); }, 1000 * (rotate || ALERT_SECONDS));
+  window.addEventListener("resize", turnPages);
   document.addEventListener("visibilitychange", function () {
-    if (!document.hidden && isSilent()) { poll(); }
+    if (!document.hidden && (!stream || stream.readyState !== 1)) { poll(); }
   });
 }());
