@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 from twisted.application.internet import TimerService
@@ -24,6 +24,7 @@ from govi_server.departures.timing_point import TIMING_POINT_CODE_FORMAT, is_tim
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
 from govi_server.http.cors import public_headers
+from govi_server.http.error_responses import DETAIL, QUERY, ErrorFormats, ErrorKind
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.kv55 import messages
 from govi_server.kv55.gateway import Gateway, IPeers
@@ -36,9 +37,12 @@ from govi_server.modules.callback import Callback
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
 from govi_server.modules.docs import Documentation, openapi_modules
 from govi_server.modules.events import Events
+from govi_server.modules.favicon import Favicon
 from govi_server.modules.front import Front
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.modules.kv55_gateway import Kv55Gateway
+from govi_server.modules.make import Make
+from govi_server.modules.ovapi import PATHS as OVAPI_PATHS
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.places import Near, Places
 from govi_server.modules.siri import Siri
@@ -54,6 +58,8 @@ from govi_server.operations.readiness import Readiness
 from govi_server.operations.reloading import Reloading
 from govi_server.operations.snapshot import Snapshots
 from govi_server.operations.status import Status
+from govi_server.pages.assets import PAGE_HEADERS
+from govi_server.pages.error_page import error_pages
 from govi_server.pages.front_page import SourceDescription
 from govi_server.planning.service import PlanningService
 from govi_server.planning.store import PlanningStore, cache_directory
@@ -194,6 +200,17 @@ def _public_server(
         name=NAME,
         observer=statistics,
         unfinished=_unfinished_requests(config, connections, reactor),
+        errors=error_formats(config),
+    )
+
+
+def error_formats(config: Config) -> ErrorFormats:
+    """Return the formats of errors for the clients of a configuration."""
+    return ErrorFormats(
+        error_pages(get_args(ErrorKind), DETAIL, QUERY, has_search=config.is_live or config.is_demo),
+        list(PAGE_HEADERS),
+        texts=[*config.modules, *OVAPI_PATHS, Siri.name],
+        problems=[Places.name, Near.name],
     )
 
 
@@ -217,6 +234,7 @@ def _origin(
         name=f"{NAME} workers",  # not NAME, the server of which operators see the statistics
         observer=statistics,
         unfinished=_unfinished_requests(config, connections, reactor),
+        errors=error_formats(config),
     )
 
 
@@ -233,6 +251,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         limits=config.limits,
         access=config.access,
         headers=list(response_headers(config).items()),
+        errors=error_formats(config),
     )
     log.info("Number of workers: {n}", n=config.workers)
     return WorkerPool(
@@ -324,10 +343,12 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
     documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
     for page in (
-        Front(sources, components.feed, VERSION, STATION if config.is_demo else ""),
-        BoardPages(displays, reactor, config.is_demo),
+        Front(sources, components.feed, VERSION, reactor, STATION if config.is_demo else ""),
+        BoardPages(displays, reactor, config.is_demo, config.pages.embed),
+        Make(displays, components.feed, config.pages.address),
         Events(displays, reactor),
         Assets(),
+        Favicon(),
         *openapi_modules(documentation),
     ):
         _add_module(modules, page)

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from govi_server.http.caching.request_memo import RequestMemo
 from govi_server.http.client_limits import UNLIMITED, Client, ClientLimits
 from govi_server.http.connection import LINGER_SECONDS, Connection, ConnectionHandler
+from govi_server.http.error_responses import ErrorFormats
 from govi_server.http.request import Environ
 from govi_server.http.response import RETRY_AFTER, Headers, format_response, pairs
 from govi_server.http.state import TABLE, Deadline, State, TimeoutHandler
@@ -96,7 +97,8 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
     returns the module for a path's first segment, or raises KeyError, as MultiService.getServiceNamed does. headers:
     header fields of every response. access: the limits of clients, none by default. name: the name in log lines and
     statistics. observer: receives the statistics of connections as log events; the global log by default. unfinished:
-    bounds the unfinished requests, also of other servers; only of this one by default.
+    bounds the unfinished requests, also of other servers; only of this one by default. errors: their formats for
+    clients; only text by default.
     """
 
     noisy = False
@@ -116,6 +118,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         name: str = "govi-cache",
         observer: ILogObserver = globalLogPublisher,
         unfinished: UnfinishedRequests | None = None,
+        errors: ErrorFormats | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -124,6 +127,7 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self.find_module = find_module
         self.limits = limits
         self.headers = tuple(pairs(headers))
+        self.errors = errors
         self.name = name
         self.access = access or ClientLimits(clock, UNLIMITED)
         self.observer = observer

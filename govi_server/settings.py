@@ -97,6 +97,12 @@ SOURCE = SettingType("value", "demo, govi or kv78turbo", SOURCES.__contains__)
 ENDPOINT = _string("endpoint", "tcp:8080", re.compile(r"[a-z][a-z0-9]*:.+").fullmatch)
 OPTIONAL_ENDPOINT = ENDPOINT._replace(is_valid=lambda value: value == "" or ENDPOINT.is_valid(value))
 URL = _string("URL", "http://localhost:8083/", is_http_url)
+OPTIONAL_URL = URL._replace(is_valid=lambda value: value == "" or URL.is_valid(value))
+FRAME_ANCESTOR = _string(
+    "site",
+    "https://www.example.org",
+    re.compile(r"\*|https?:|(?:https?://)?(?:\*\.)?[A-Za-z0-9.-]+(?::(?:[0-9]+|\*))?").fullmatch,
+)
 NETWORK = _string("network", "192.0.2.0/24", _is_network)
 HOST = _string("host", "status.example.org", re.compile(r"[A-Za-z0-9._-]+").fullmatch)
 PROXY_HEADER = SettingType(
@@ -177,6 +183,22 @@ class StatisticsSettings(Struct, frozen=True):
     ] = ""
     rotate: Annotated[Bytes, "Size at which the log is renamed to file.1 and a new one is started."] = 100 << 20
     keep: Annotated[Count, "Number of renamed logs; the oldest is deleted."] = 10
+
+
+class PagesSettings(Struct, frozen=True):
+    """The pages for people."""
+
+    address: Annotated[
+        str,
+        OPTIONAL_URL,
+        "Address of this server for its clients, such as https://departures.example.org/, in the links and QR codes "
+        "of /make; empty: that of the request, which behind a proxy or workers only browsers with scripts know.",
+    ] = ""
+    embed: Annotated[
+        tuple[Annotated[str, FRAME_ANCESTOR], ...],
+        "Sites that may show boards in a frame (frame-ancestors of their Content-Security-Policy), such as "
+        "https://www.example.org; [] for none but this server.",
+    ] = ("*",)
 
 
 class AdminSettings(Struct, frozen=True):
@@ -484,6 +506,7 @@ class Config(Struct, frozen=True):
     modules: dict[str, ModuleSettings] = msgspec.field(default_factory=dict)
     log: LogSettings = LogSettings()
     statistics: StatisticsSettings = StatisticsSettings()
+    pages: PagesSettings = PagesSettings()
     admin: AdminSettings = AdminSettings()
     manhole: ManholeSettings = ManholeSettings()
     snapshot: SnapshotSettings = SnapshotSettings()

@@ -70,6 +70,7 @@ class Program:
             clock=cast(Any, self.clock),
             find_module=self.modules.getServiceNamed,
             headers=application.response_headers(config),
+            errors=application.error_formats(config),
         )
         self.components = Components(self.server)
         application.add_modules(OrderedMultiService(), self.modules, config, self.components, self.clock)

@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
 """The other packages from which the files of each package may import."""
 
 ONLY = {
-    ("openapi", "http"): {"http.parameters"},
+    ("openapi", "http"): {"http.error_responses", "http.parameters"},
     ("documents", "pages"): {"pages.texts"},
     ("feed_proxy", "kv78turbo"): {"kv78turbo.subscriber", "kv78turbo.zmq_sockets"},
     ("feed_proxy", "operations"): {"operations.site"},

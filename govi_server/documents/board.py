@@ -3,7 +3,7 @@
 The Structs define the JSON and its schema in /openapi.json, with their docstrings as descriptions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -102,6 +102,23 @@ class Board(Struct):
     """A departure board."""
 
     stops: list[BoardStop]
+
+
+class BoardProblem(Board, kw_only=True):
+    """An error, as problem details (RFC 9457) with the members of a board, whose stops have no departures."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+
+
+def problem(board: Iterable[str], title: str, status: int, detail: str) -> Iterator[str]:
+    """Write a board, written as JSON, as problem details. detail: what happened, for human readers."""
+    members = _json({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    pieces_of_board = iter(board)
+    yield f"{members[:-1]}, {next(pieces_of_board)[1:]}"
+    yield from pieces_of_board
 
 
 def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS) -> Iterator[str]:

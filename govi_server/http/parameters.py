@@ -146,9 +146,21 @@ class Parameter:
         return value
 
 
+def parse_query_lists(query: str) -> dict[str, list[str]]:
+    """Parse a query string; return all values of each name. Raises InvalidParameter."""
+    values: dict[str, list[str]] = {}
+    for name, value in _pairs(query):
+        values.setdefault(name, []).append(value)
+    return values
+
+
 def parse_query(query: str) -> dict[str, str]:
     """Parse a query string; the last value applies if a name is repeated. Raises InvalidParameter."""
+    return dict(_pairs(query))
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
     try:
-        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError as error:
         raise InvalidParameter(str(error)) from None

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from govi_server.http.cors import is_preflight, preflight_headers
 from govi_server.http.dates import http_date_bytes
+from govi_server.http.error_responses import ErrorFormats
 from govi_server.http.receiver import RequestReceiver
 from govi_server.http.request import Environ
 from govi_server.http.response import RETRY_AFTER, Fields, Headers, format_head, format_response, pairs
@@ -26,6 +27,8 @@ class SendingServer(Protocol):
     clock: IReactorTime
     headers: Fields
     """Header fields of every response."""
+    errors: ErrorFormats | None
+    """The formats of errors; None for text."""
     draining: bool
     """Whether each connection closes after its current request."""
 
@@ -60,7 +63,8 @@ class Sender(RequestReceiver):
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
         """Send a response with a body, a status such as '404 Not Found', and header fields.
 
-        A str is sent as UTF-8. Content-Type defaults to plain text; Date, Content-Length and Connection are added.
+        A str is sent as UTF-8. Content-Type defaults to plain text, and the text of an error to the form that the
+        client accepts (see error_responses.py). Date, Content-Length and Connection are added.
         Does nothing if the connection has ended. Raises ValueError for invalid header fields, and RuntimeError for a
         second response.
         """
@@ -68,7 +72,12 @@ class Sender(RequestReceiver):
             return
         fields = pairs(headers or ())
         if not any(name.lower() == "content-type" for name, _ in fields):
-            fields.append(("Content-Type", "text/plain; charset=utf-8"))
+            errors = self.server.errors
+            if errors is not None and self._env is not None and isinstance(response, str) and status >= "4":
+                response, more = errors.format(self._env, status, response)
+                fields.extend(more)
+            else:
+                fields.append(("Content-Type", "text/plain; charset=utf-8"))
         body = response.encode() if isinstance(response, str) else response
         data = format_response(
             status,

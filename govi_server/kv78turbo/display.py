@@ -35,6 +35,7 @@ def stop_display(
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if freshness not in SERVABLE:
         if freshness == "unknown":
+            yield  # a list may have a thousand such codes
             return StopDisplay(departures.code, "unknown", similar=_similar_stops(feed, departures.code))
         return StopDisplay(departures.code, "down", name=name, town=town)
     outdated = feed.outdated_operators(departures)

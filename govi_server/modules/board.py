@@ -1,6 +1,6 @@
 """GET /board/<stop or place>[,...]: a departure board for travellers, as a page, as lines of text, or as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from govi_server.documents import board as board_documents
 from govi_server.http.caching.cached_response import CachedResponse, Validity, VersionValidator
 from govi_server.http.caching.representation import Representation, represent
 from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
+from govi_server.http.error_responses import HTML, JSON, PROBLEM, TEXT
 from govi_server.http.negotiation import best_type, prefers_gzip
 from govi_server.http.parameters import Integer, Parameter, parse_query
 from govi_server.http.request import Environ
@@ -29,17 +30,20 @@ from govi_server.modules.query_parameters import (
     echoed,
     read_codes,
     read_page,
+    require_stops,
     split,
     stop_of,
 )
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.pages import board_page
 from govi_server.pages.assets import policy
+from govi_server.pages.texts import stop_words
 from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark, Responder
 
-HTML, TEXT, JSON = "text/html", "text/plain", "application/json"
 FORMATS: tuple[tuple[str, Any], ...] = ((HTML, str), (TEXT, str), (JSON, board_documents.Board))
 """The content types of a board, each with the type of its body."""
+
+ERROR_FORMATS = (*FORMATS[:2], (PROBLEM, board_documents.BoardProblem))
 
 
 class _Fields:
@@ -72,8 +76,7 @@ EXAMPLES = (
     Example("An invalid parameter", f"{_URL}?limit=many", JSON, 400),
 )
 
-# Other sites may embed the page in a frame: its form only selects departures.
-_HEADERS = policy("form-action 'self'")
+SELF = ("'self'",)  # /make shows the page in a frame
 _PASSED_ON = (
     "limit",
     "line",
@@ -113,7 +116,8 @@ def parse_board_request(env: Environ, codes: tuple[str, ...]) -> BoardRequest:
     """Parse the query and the header fields of a request for these stops. Raises InvalidParameter."""
     query, lang = read_page(env, len(codes))
     parameters = parse_query(env.get("query_string", ""))
-    content_type = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON))
+    content_type = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON, PROBLEM))
+    content_type = JSON if content_type == PROBLEM else content_type
     if content_type != HTML and LIMIT.name not in parameters:
         query = replace(query, limit=None)
     passed_on = tuple((name, parameters[name]) for name in _PASSED_ON if parameters.get(name))
@@ -123,13 +127,22 @@ def parse_board_request(env: Environ, codes: tuple[str, ...]) -> BoardRequest:
 
 @implementer(ICacheableModule, IDocumented)
 class BoardPages(Service):
-    """Serves the departure displays of a source. is_demo: whether pages say that all departures are fictional."""
+    """Serves the departure displays of a source.
+
+    is_demo: whether pages say that all departures are fictional. embed: the sites that may show them in a frame,
+    besides /make.
+    """
 
     name = "board"
 
-    def __init__(self, source: IDisplaySource, clock: IReactorTime, is_demo: bool = False) -> None:
+    def __init__(
+        self, source: IDisplaySource, clock: IReactorTime, is_demo: bool = False, embed: Sequence[str] = ("*",)
+    ) -> None:
         self.source = source
         self._is_demo = is_demo
+        # Other sites may show the page in a frame: its form only selects departures. "*" would exclude local files.
+        ancestors = "" if "*" in embed else f"; frame-ancestors {' '.join(SELF + tuple(embed))}"
+        self._headers = policy(f"form-action 'self'{ancestors}")
         self.clock = clock
         self.responses = ResponseCache(clock, source.memory)
         self._runner = source.runner
@@ -146,8 +159,11 @@ class BoardPages(Service):
                 for body in FORMATS
             ),
             INVALID_PARAMETER,
-            *(ResponseSpec(404, "None of the stops is known.", *body, common, always) for body in FORMATS),
-            *(ResponseSpec(503, "No recent data is available.", *body, failure, optional) for body in FORMATS),
+            *(
+                ResponseSpec(404, "None of the stops is known.", *body, ("Cache-Control",), (*common[1:], *always))
+                for body in ERROR_FORMATS
+            ),
+            *(ResponseSpec(503, "No recent data is available.", *body, failure, optional) for body in ERROR_FORMATS),
         )
         return [
             Operation(
@@ -175,7 +191,11 @@ class BoardPages(Service):
         if codes:
             cost = self.source.cost(codes, request.query)
             return Responder(partial(self._respond, request), stop_of(codes), cost)
-        unknown = StopDisplay(echoed(text) or "?", "unknown")
+        require_stops(text, "/board/57330430")
+        if request.format.content_type == HTML:
+            error = ErrorResponse("404 Not Found", (NO_STORE,), f"No stop with the code '{echoed(text)}'\n")
+            return Responder(lambda: error)
+        unknown = StopDisplay(echoed(text), "unknown")
         displays = DisplayResult(DepartureDisplay((unknown,), DEFAULT_HORIZON), "none", ())
         return Responder(lambda: partial(self._not_found, request, displays))
 
@@ -193,10 +213,9 @@ class BoardPages(Service):
         validator = VersionValidator(partial(self.source.version, request.codes, request.query))
         displays = await self.source.display(list(request.codes), request.query)
         mark("wait" if displays.result in ("miss", "joined") else "lookup", displays.result)
-        representation, headers = await self._represent(displays, request)
         if not any(stop.has_data for stop in displays.display.stops):
-            return self._error(displays, representation, headers)
-
+            return await self._error(displays, request)
+        representation, headers = await self._represent(displays, request)
         result = displays.result  # the displays are larger, and must not be stored with the response
 
         def make(max_age: int, validity: Validity | None) -> CachedResponse:
@@ -207,26 +226,34 @@ class BoardPages(Service):
 
     async def _not_found(self, request: BoardRequest, displays: DisplayResult, mark: Mark) -> ErrorResponse:
         mark("lookup", displays.result)
-        return self._error(displays, *await self._represent(displays, request))
+        return await self._error(displays, request)
 
-    def _error(self, displays: DisplayResult, representation: Representation, headers: Fields) -> ErrorResponse:
+    async def _error(self, displays: DisplayResult, request: BoardRequest) -> ErrorResponse:
         """Return the error response of stops without data."""
         status = "404 Not Found"
+        retry_after: Fields = ()
         if any(stop.state != "unknown" for stop in displays.display.stops):
-            status = "503 Service Unavailable"
-            headers = (*headers, ("Retry-After", f"{RETRY_AFTER}"))
-        headers = (*representation.headers, NO_STORE, *headers)
+            status, retry_after = "503 Service Unavailable", (("Retry-After", f"{RETRY_AFTER}"),)
+        representation, headers = await self._represent(displays, request, status)
+        headers = (*representation.headers, NO_STORE, *headers, *retry_after)
         return ErrorResponse(status, headers, representation.body, displays.result)
 
-    async def _represent(self, displays: DisplayResult, request: BoardRequest) -> tuple[Representation, Fields]:
-        """Render a board; return it with its header fields."""
+    async def _represent(
+        self, displays: DisplayResult, request: BoardRequest, error: str = ""
+    ) -> tuple[Representation, Fields]:
+        """Render a board; return it with its header fields. error: the status of an error, "" without one."""
         board_format = request.format
         # Clients that cache it for MAX_AGE must not overstate the remaining time.
-        pieces = self.write(displays.display.delayed(MAX_AGE), board_format)
+        display = displays.display.delayed(MAX_AGE)
+        pieces = self.write(display, board_format)
         content_type, vary = f"{board_format.content_type}; charset=utf-8", f"Accept, {VARY}"
+        if error and board_format.content_type == JSON:
+            detail = stop_words(display.stops[0], display.horizon, board_format.lang)
+            pieces = board_documents.problem(pieces, error[4:], int(error[:3]), detail)
+            content_type = PROBLEM
         encoded = (piece.encode() for piece in pieces)
         representation = await self._runner.run(represent(encoded, content_type, request.compressed, vary=vary))
-        type_headers = _HEADERS if board_format.content_type == HTML else ()
+        type_headers = self._headers if board_format.content_type == HTML else ()
         return representation, (*displays.headers, ("Content-Language", board_format.lang), *type_headers)
 
     def write(self, display: DepartureDisplay, board_format: BoardFormat) -> Iterator[str]:

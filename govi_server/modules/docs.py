@@ -14,6 +14,7 @@ from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.client_limits import UNLIMITED
+from govi_server.http.error_responses import JSON, PROBLEM
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Enum
 from govi_server.http.request import Environ
@@ -23,7 +24,6 @@ from govi_server.openapi.document import (
     COMMON_RESPONSES,
     EXAMPLE_RESPONSES,
     HEADER_FIELDS,
-    JSON,
     Info,
     OpenApi,
     document,
@@ -149,7 +149,7 @@ def _example(example: Example) -> dict[str, str]:
     content_type, body = EXAMPLE_RESPONSES.get(example.key, ("", ""))
     accept = f" -H 'Accept: {example.accept}'" if example.accept else ""
     unbuffered = " -N" if example.accept == "text/event-stream" else ""
-    is_json = content_type == JSON
+    is_json = content_type in (JSON, PROBLEM)
     return {
         "title": example.title,
         "command": f"curl{unbuffered}{accept} 'http://localhost:8080{example.url}'",
@@ -206,7 +206,7 @@ class DocsHandler(WebHandler):
     async def get(self) -> None:
         """Send the documentation."""
         self.mark("lookup")
-        if self.env["path_info"] != f"/{self._module.name}":
+        if self.env["path_info"].removesuffix("/") != f"/{self._module.name}":
             self.request_handler.send_not_found()
             return
         representation = make_representation(

@@ -25,7 +25,7 @@ from govi_server.http.response import NO_STORE
 from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.event_channel import Channel
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import LANG, LOOKS, read_codes, read_page, stop_of
+from govi_server.modules.query_parameters import LANG, LOOKS, read_codes, read_page, require_stops, stop_of
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference
 from govi_server.runtime.cooperative import is_background
@@ -235,6 +235,7 @@ class EventsHandler(WebHandler):
         text = self.env["path_info"].removeprefix("/events").removeprefix("/").removesuffix("/")
         codes = read_codes(text, module.are_stops)
         if not codes:
+            require_stops(text, "/events/57330430")
             self.mark("lookup")
             self.send_response("Invalid TimingPointCode\n", "404 Not Found", [NO_STORE])
             return

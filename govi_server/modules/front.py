@@ -4,19 +4,20 @@ from collections.abc import Iterable, Sequence
 from heapq import nlargest
 
 from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from govi_server.departures.display import place
-from govi_server.departures.place_index import MAX_QUERY_CHARACTERS
 from govi_server.departures.places import Place
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
 from govi_server.http.negotiation import prefers_gzip
-from govi_server.http.parameters import Parameter, String, parse_query
+from govi_server.http.parameters import parse_query
 from govi_server.http.request import Environ
+from govi_server.kv78turbo.disruptions import CurrentDisruptions, Disruption
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import AFTER, LANG, MODE, TO, VARY, VIEW, language
+from govi_server.modules.query_parameters import AFTER, LANG, MODE, QUERY, TO, VARY, VIEW, language, linked_place
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, SourceDescription, page
@@ -28,15 +29,7 @@ MAX_CHANGED_STOPS = 12
 CHANGES_INTERVAL = 5.0
 """Seconds between updates of the list, each of which reads all stops."""
 
-MAX_CODES = 3
-"""TimingPointCodes of a place that are listed."""
-
 CONTENT_TYPE = "text/html; charset=utf-8"
-
-
-QUERY = Parameter(
-    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page lists the matches."
-)
 
 
 OPTIONS = (AFTER, TO, MODE, VIEW)
@@ -58,14 +51,17 @@ class Front(Service):
         sources: Sequence[SourceDescription],
         feed: Feed | None,
         version: str,
+        clock: IReactorTime,
         example: str = "",
     ) -> None:
         self.feed = feed
+        self.clock = clock
         self._sources = sources
         self._version = f"govi-cache {version}"
         self._example = example
         self._changed: list[str] = []
         self._next_update = 0.0
+        self.disruptions = None if feed is None else CurrentDisruptions(feed)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "FrontHandler":
         """Return the handler of one request."""
@@ -81,14 +77,16 @@ class Front(Service):
         summary = "Page to find a stop, with the state and the licence of the data"
         return [Operation("/", summary, responses, parameters, section="Pages", noun="FrontPage")]
 
-    def content(self, results: Iterable[Place] | None = None) -> FrontPage:
+    def content(self, results: Iterable[Place] | None = None, disruptions: Iterable[Disruption] = ()) -> FrontPage:
         """Return the page's content. results: the places that a search returned."""
-        status = None if self.feed is None else self._feed_status(self.feed, results)
+        status = None if self.feed is None else self._feed_status(self.feed, results, disruptions)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (status.changed[0].id if status and status.changed else "")
         return FrontPage(self._sources, status, is_demo, example, self._version)
 
-    def _feed_status(self, feed: Feed, results: Iterable[Place] | None) -> FeedStatus:
+    def _feed_status(
+        self, feed: Feed, results: Iterable[Place] | None, disruptions: Iterable[Disruption]
+    ) -> FeedStatus:
         operators = [
             OperatorStatus(operator, age, freshness)
             for operator in sorted(feed.passtimes.last_heard)
@@ -100,7 +98,8 @@ class Front(Service):
             len(feed.timetable.timing_points),
             operators,
             [_stop(feed, code) for code in self._changes(feed)],
-            None if results is None else [*map(_place, results)],
+            None if results is None else [*map(linked_place, results)],
+            [(disruption.text, disruption.code, disruption.n_stops) for disruption in disruptions],
         )
 
     def _changes(self, feed: Feed) -> list[str]:
@@ -117,11 +116,6 @@ def _stop(feed: Feed, code: str) -> LinkedStop:
     point = feed.timetable.timing_points.get(code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     return LinkedStop(code, name or code, town, code)
-
-
-def _place(found: Place) -> LinkedStop:
-    codes = (*found.codes[:MAX_CODES], *(["…"] if len(found.codes) > MAX_CODES else []))
-    return LinkedStop(found.id, found.name, found.town, ", ".join(codes), found.modes)
 
 
 class FrontHandler(WebHandler):
@@ -145,12 +139,14 @@ class FrontHandler(WebHandler):
             index = await feed.places.index()
             self.request_handler.charge(index.cost(query))
             results = await feed.runner.run(index.find(query))
+        disruptions = self._module.disruptions
+        current = [] if disruptions is None else await disruptions.latest()
         self.mark("lookup")
         for parameter in OPTIONS:
             parameter.parse(parameters)
         names = ("q", "lang", *(parameter.name for parameter in OPTIONS))
         passed_on = {name: parameters[name] for name in names if parameters.get(name)}
-        body = page(self._module.content(results), lang, passed_on).encode()
+        body = page(self._module.content(results, current), lang, passed_on, self._module.clock.seconds()).encode()
         representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
         self.mark("render")
         headers = (*PAGE_HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))

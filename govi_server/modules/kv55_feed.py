@@ -73,7 +73,11 @@ class Kv55Feed(Service):
         )
         template, summary = f"/{self.name}/{{TimingPointCodes}}", "The departures of stops, as DRIS_55"
         noun = dris_55_noun(f"{self.name}")
-        return [Operation(template, summary, responses, (CODES, *FILTERS), DRIS_55, examples, noun=noun)]
+        return [
+            Operation(
+                template, summary, responses, (CODES, *FILTERS), DRIS_55, examples, noun=noun, has_problems=False
+            )
+        ]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCodes, the filters and the content coding. Raises InvalidParameter."""

@@ -64,7 +64,7 @@ class Kv55Gateway(Service):
         )
         template, summary = f"/{self.name}/{{TimingPointCode}}", "The departures of a stop, as DRIS_55"
         noun = dris_55_noun(f"{self.name}")
-        return [Operation(template, summary, responses, (code,), DRIS_55, examples, noun=noun)]
+        return [Operation(template, summary, responses, (code,), DRIS_55, examples, noun=noun, has_problems=False)]
 
     def responder(self, env: Environ) -> Responder:
         """Parse the TimingPointCode and the content coding."""

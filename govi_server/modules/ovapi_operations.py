@@ -63,7 +63,16 @@ def _operation(
         responses.append(INVALID_PARAMETER)
     parameters = (*([] if parameter is None else [parameter]), *filters)
     examples = (Example("The complete document", example),) if example else ()
-    return Operation(template, summary, tuple(responses), parameters, examples=examples, section="OVapi", noun=noun)
+    return Operation(
+        template,
+        summary,
+        tuple(responses),
+        parameters,
+        examples=examples,
+        section="OVapi",
+        noun=noun,
+        has_problems=False,
+    )
 
 
 STOPS: list[Operation] = [

@@ -11,6 +11,7 @@ from govi_server.departures.place_index import MAX_PLACES, MAX_QUERY_CHARACTERS,
 from govi_server.documents import places as documents
 from govi_server.http.caching.cached_response import CachedResponse
 from govi_server.http.caching.representation import make_representation
+from govi_server.http.error_responses import PROBLEM, Problem
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Number, Parameter, String, parse_query
 from govi_server.http.request import Environ
@@ -35,8 +36,10 @@ QUERY = Parameter(
 LATITUDE = Parameter("lat", Number(-90, 90), "Latitude (WGS 84).", 52.22, required=True)
 LONGITUDE = Parameter("lon", Number(-180, 180), "Longitude (WGS 84).", 5.48, required=True)
 
-_INVALID = ResponseSpec(400, "A parameter is missing or invalid; the body names it.", headers=("Cache-Control",))
-_UNAVAILABLE = ResponseSpec(503, "No stops are known yet.", headers=UNAVAILABLE_HEADERS)
+_INVALID = ResponseSpec(
+    400, "A parameter is missing or invalid; the body names it.", PROBLEM, Problem, headers=("Cache-Control",)
+)
+_UNAVAILABLE = ResponseSpec(503, "No stops are known yet.", PROBLEM, Problem, headers=UNAVAILABLE_HEADERS)
 
 
 @implementer(IWebModule, IDocumented)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from govi_server.departures.modes import MODES
 from govi_server.departures.place_index import MAX_QUERY_CHARACTERS
-from govi_server.departures.places import PLACE_ID_PATTERN, is_place_id
+from govi_server.departures.places import PLACE_ID_PATTERN, Place, is_place_id
 from govi_server.departures.query import Query
 from govi_server.departures.times import MINUTE
 from govi_server.departures.timing_point import (
@@ -18,6 +18,7 @@ from govi_server.departures.timing_point import (
 from govi_server.http.negotiation import best_language
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Json, Parameter, String, parse_query
 from govi_server.http.request import Environ
+from govi_server.pages.front_page import LinkedStop
 from govi_server.pages.texts import LANGUAGES
 from govi_server.runtime.text import printable
 from govi_server.statistics.records import SEVERAL
@@ -112,6 +113,12 @@ def read_codes(text: str, are_valid: Callable[[Collection[str]], bool] = are_tim
     """Parse comma-separated TimingPointCodes; return () if one is invalid. Raises InvalidParameter for too many."""
     codes = tuple(read_list(text, "TimingPointCodes"))
     return codes if are_valid(codes) else ()
+
+
+def require_stops(text: str, example: str) -> None:
+    """Raise InvalidParameter for a list without members. example: a path with one."""
+    if not split(text):
+        raise InvalidParameter(f"The path has no stop (expected a path such as {example}; / and /places find stops)")
 
 
 def are_stops(texts: Collection[str]) -> bool:
@@ -252,6 +259,20 @@ def stop_of(codes: Sequence[str]) -> str:
 
 
 LANG = Parameter("lang", Enum(LANGUAGES), "The language; by default the client's preferred one.", "nl")
+
+
+QUERY = Parameter(
+    "q", String(MAX_QUERY_CHARACTERS), "Words of a stop's name or town, or its code: the page lists the matches."
+)
+
+MAX_LISTED_CODES = 3
+"""TimingPointCodes of a place that pages list."""
+
+
+def linked_place(place: Place) -> LinkedStop:
+    """Return a place for a list on a page."""
+    codes = (*place.codes[:MAX_LISTED_CODES], *(["…"] if len(place.codes) > MAX_LISTED_CODES else []))
+    return LinkedStop(place.id, place.name, place.town, ", ".join(codes), place.modes)
 
 
 VARY = "Accept-Language, Accept-Encoding"

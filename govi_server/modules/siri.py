@@ -131,6 +131,7 @@ class Siri(Service):
                 "unknown delay, or is cancelled (DepartureStatus).",
                 EXAMPLES,
                 noun="StopMonitoring",
+                has_problems=False,
             )
         ]
 

@@ -76,6 +76,8 @@ class Operation:
     description: str = ""
     examples: tuple[Example, ...] = ()
     section: str = field(default="Departures", kw_only=True)
+    has_problems: bool = field(default=True, kw_only=True)
+    """Whether errors are problem details for clients that accept JSON; otherwise they are text."""
     noun: str = field(kw_only=True)
     """What it returns, in camel case: getBoard and headBoard are the operationIds of the noun Board."""
 

@@ -10,11 +10,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from govi_server.http.error_responses import HTML, JSON, PROBLEM, TEXT, Problem
 from govi_server.http.parameters import Parameter
 from govi_server.openapi.description import HeaderField, Operation, ResponseSpec
 from govi_server.openapi.schema import Schemas
-
-JSON = "application/json"
 
 _CACHE_CONTROL = "^(?:no-store|(?:public, )?(?:no-cache|max-age=[0-9]+(?:, immutable)?))$"
 _CACHE_STATUS = "^govi-cache; (?:hit|fwd=miss(?:; collapsed)?)(?:; ttl=-?[0-9]+)?$"
@@ -158,15 +157,42 @@ def _responses(
             response["description"] += f" Or: {spec.description}"
         if spec.status != HTTPStatus.NOT_MODIFIED:
             content = response.setdefault("content", {})
-            if spec.content_type not in content:
-                content[spec.content_type] = {"schema": schemas.of(spec.body), **_examples(operation, spec)}
-        for name in (*spec.headers, *spec.optional_headers):
+            for variant in _variants(spec, operation.has_problems):
+                schema = schemas.of(variant.body)
+                described = content.setdefault(
+                    variant.content_type, {"schema": schema, **_examples(operation, variant)}
+                )
+                if described["schema"] != schema:
+                    described["schema"] = {"anyOf": [described["schema"], schema]}
+        for name in (*spec.headers, *spec.optional_headers, *(("Content-Language",) if _is_message(spec) else ())):
             response.setdefault("headers", {})[name] = {
                 "description": fields[name].description,
                 "required": name in always[spec.status],
                 "schema": schemas.of(fields[name].type),
             }
+    for response in responses.values():
+        if "content" in response:  # generators of clients take the first type
+            response["content"] = dict(sorted(response["content"].items(), key=lambda item: "json" not in item[0]))
     return responses
+
+
+def _is_message(spec: ResponseSpec) -> bool:
+    """Return whether a response is an error that http.error_responses formats."""
+    return spec.status >= HTTPStatus.BAD_REQUEST and (spec.content_type, spec.body) in (
+        (TEXT, str),
+        (PROBLEM, Problem),
+    )
+
+
+def _variants(spec: ResponseSpec, has_problems: bool) -> Iterator[ResponseSpec]:
+    """Yield a response in each content type: an error as text, as a page and as problem details."""
+    if not _is_message(spec):
+        yield spec
+        return
+    yield replace(spec, content_type=TEXT, body=str)
+    yield replace(spec, content_type=HTML, body=str)
+    if has_problems:
+        yield replace(spec, content_type=PROBLEM, body=Problem)
 
 
 def _examples(operation: Operation, spec: ResponseSpec) -> dict[str, Any]:
@@ -189,7 +215,11 @@ def _first_event(stream: str) -> dict[str, str | int]:
     return event
 
 
-_PARSERS: Mapping[str, Callable[[str], Any]] = {JSON: json.loads, "text/event-stream": _first_event}
+_PARSERS: Mapping[str, Callable[[str], Any]] = {
+    JSON: json.loads,
+    PROBLEM: json.loads,
+    "text/event-stream": _first_event,
+}
 """From a body to the value that its schema describes, by content type; str for all others."""
 
 

@@ -13,7 +13,8 @@ def policy(directives: str) -> tuple[tuple[str, str], ...]:
     Pages only load files of this server. Inline styles and scripts are forbidden, so no name can inject them. The
     policy replaces that of other responses: http/response.py, SAFETY_HEADERS.
     """
-    sources = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
+    kinds = ("script", "style", "img", "connect", "manifest")
+    sources = "; ".join(("default-src 'none'", *(f"{kind}-src 'self'" for kind in kinds)))
     return (
         ("Content-Security-Policy", f"{sources}; base-uri 'none'; {directives}"),
         ("Referrer-Policy", "no-referrer"),
@@ -30,7 +31,14 @@ TYPES = {
     "dark.css": "text/css; charset=utf-8",
     "front.css": "text/css; charset=utf-8",
     "front.js": "text/javascript; charset=utf-8",
+    "make.css": "text/css; charset=utf-8",
+    "make.js": "text/javascript; charset=utf-8",
+    "recent.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "icon-192.png": "image/png",
+    "icon-512.png": "image/png",
+    "favicon.ico": "image/vnd.microsoft.icon",
+    "site.webmanifest": "application/manifest+json",
     "paper.css": "text/css; charset=utf-8",
     "tokens.css": "text/css; charset=utf-8",
 }
@@ -68,5 +76,11 @@ TEMPLATES = environment("govi_server.pages")
 """The templates of the pages; in them, asset("board.css") is the address of a file."""
 TEMPLATES.globals["asset"] = address
 # Imported once: an import in the template would take 10 us per page.
-for _file, _macro in (("languages.html", "navigation"), ("options.html", "options"), ("styles.html", "styles")):
+for _file, _macro in (
+    ("languages.html", "navigation"),
+    ("options.html", "options"),
+    ("styles.html", "styles"),
+    ("head.html", "head"),
+    ("about.html", "about"),
+):
     TEMPLATES.globals[_macro] = vars(TEMPLATES.get_template(_file).module)[_macro]

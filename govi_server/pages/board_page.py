@@ -65,10 +65,23 @@ def page(
     """
     codes = ",".join([stop.code for stop in display.stops])
     names = ", ".join([stop_name(stop, lang) for stop in display.stops])
-    begin, head, body, end = _frame(lang, len(display.stops) == 1, tuple(query.items()), filters, is_demo)
-    yield f"{begin}{_escaped(names)}{head}{_escaped(codes)}{body}"
+    begin, title, head, body, links, end = _frame(
+        lang, len(display.stops) == 1, tuple(query.items()), filters, is_demo
+    )
+    names = _escaped(names)
+    yield f"{begin}{names}{title}{names}{head}{_escaped(codes)}{body}"
     yield from fragment(display, lang, now)
-    yield end
+    yield f"{links}{_similar(display, lang, query)}{end}"
+
+
+def _similar(display: DepartureDisplay, lang: str, query: Mapping[str, str]) -> str:
+    """Return links to the boards of stops that may be meant instead of unknown ones; "" without any."""
+    parameters = escape(f"?{urlencode(dict(query))}" if query else "")
+    links = [
+        f'<a href="/board/{escape(code)}{parameters}"{_DUTCH}>{_escaped(f"{code} {name}".rstrip())}</a>\n'
+        for code, _, name in (text.partition(" ") for stop in display.stops for text in stop.similar)
+    ]
+    return f'<nav aria-label="{escape(TEXTS[lang]["similar_links"])}">\n{"".join(links)}</nav>\n' if links else ""
 
 
 @lru_cache(maxsize=256)  # as boards of all stops have few parameters; rendering it takes as long as 20 departures
@@ -91,6 +104,7 @@ def _frame(
         filters=filters,
         modes=MODES,
         fragment=Markup(_GAP),
+        similar=Markup(_GAP),
     ).split(_GAP)
 
 

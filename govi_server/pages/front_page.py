@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from re import sub
 from urllib.parse import urlencode
 
 from govi_server.departures.modes import MODES, Mode
@@ -10,16 +9,11 @@ from govi_server.departures.place_index import MAX_PLACES, MAX_QUERY_CHARACTERS
 from govi_server.departures.times import MINUTE
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
-from govi_server.pages.texts import TEXTS
+from govi_server.pages.texts import SPACED_TEXTS, clock
 
 _Texts = Mapping[str, str]
 
 _PAGE = TEMPLATES.get_template("front.html")
-# French has a space before these signs; lines must not break there.
-_TEXTS: Mapping[str, _Texts] = {
-    lang: {key: sub(" (?=[:;?!])", "\N{NO-BREAK SPACE}", text) for key, text in texts.items()}
-    for lang, texts in TEXTS.items()
-}
 _LICENSES = {
     "http://creativecommons.org/publicdomain/zero/1.0/": "CC0 1.0",
     "http://openov.nl/license/GOVI-1.0-TravelInfo": "GOVI-1.0-TravelInfo",
@@ -86,6 +80,8 @@ class FeedStatus:
     """The stops that changed last, latest first."""
     matches: Sequence[LinkedStop] | None
     """None without a search."""
+    disruptions: Sequence[tuple[str, str, int]]
+    """The messages that apply now: text, the code of a stop, and the number of stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +107,9 @@ class ApiLink:
     description: str
 
 
-def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
-    """Render the page. query: the request's valid parameters, if present: q, lang and OPTIONS."""
-    texts, feed = _TEXTS[lang], content.feed
+def page(content: FrontPage, lang: str, query: Mapping[str, str], now: float) -> str:
+    """Render the page. query: the request's valid parameters, if present: q, lang and OPTIONS. now: epoch seconds."""
+    texts, feed = SPACED_TEXTS[lang], content.feed
     parameters = urlencode([(name, value) for name, value in query.items() if name != "q"])
     board_query = f"?{parameters}" if parameters else ""
     return _PAGE.render(
@@ -135,9 +131,16 @@ def page(content: FrontPage, lang: str, query: Mapping[str, str]) -> str:
         colors=_COLORS,
         feed_age="" if feed is None or feed.age is None else _ago(feed.age, texts),
         feed_stops="" if feed is None else _number(feed.n_stops),
+        outdated=_outdated(feed, now, lang),
         operators=[] if feed is None else [(operator, _ago(operator.age, texts)) for operator in feed.operators],
         links=_links(content, texts, board_query),
     )
+
+
+def _outdated(feed: FeedStatus | None, now: float, lang: str) -> list[str]:
+    text = SPACED_TEXTS[lang]["out_stale"]
+    outdated = [] if feed is None else [operator for operator in feed.operators if operator.freshness != "fresh"]
+    return [text.format(operator=operator.code, time=clock(now - operator.age)) for operator in outdated]
 
 
 def _n_found(n_stops: int, texts: _Texts) -> str:

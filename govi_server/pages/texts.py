@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from importlib.resources import files
+from re import sub
 
 from govi_server.departures.display import COUNTDOWN_SECONDS, DisplayRow, RowState, StopDisplay, StopState
 from govi_server.departures.times import MINUTE
@@ -14,6 +15,12 @@ TEXTS: Mapping[str, Mapping[str, str]] = tomllib.loads(
     files("govi_server.pages").joinpath("texts.toml").read_text("utf-8")
 )
 """Texts by key, by language."""
+
+SPACED_TEXTS: Mapping[str, Mapping[str, str]] = {
+    lang: {key: sub(" (?=[:;?!])", "\N{NO-BREAK SPACE}", text) for key, text in texts.items()}
+    for lang, texts in TEXTS.items()
+}
+"""The same, without line breaks before signs that French separates with a space."""
 
 LANGUAGES = tuple(TEXTS)
 """Two letters each; the first is the default."""

@@ -31,7 +31,7 @@ from twisted.internet.tcp import _resolveIPv6
 from twisted.internet.unix import Port as UNIXPort
 
 from govi_server.errors import StartupError
-from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
+from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint, certificates_of
 from govi_server.sockets.listener import (
     BACKLOG,
     OnListening,
@@ -111,6 +111,18 @@ class SharedEndpoint:
             return
         with suppress(OSError):  # it does not listen
             self._sockets[worker - 1].shutdown(SHUT_RD)
+
+    def reload(self) -> bool:
+        """Load the certificate again if its files have changed; return whether workers need the new one."""
+        certificates = certificates_of(self._endpoint)
+        if certificates is None:
+            return False
+        previous = certificates.options
+        certificates.reload()
+        if certificates.options is previous:
+            return False
+        self._certificate = _certificate(certificates.options, self._text)
+        return True
 
     def assigned(self, fd: int) -> Endpoint:
         """Return the endpoint of a worker. fd: the descriptor of its socket in the worker."""

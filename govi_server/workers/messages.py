@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from govi_server.http.error_responses import ErrorFormats
 from govi_server.server import ServerFigures
 from govi_server.settings import AccessSettings, ServerSettings
 from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, Exchange, RequestStatistics
@@ -64,6 +65,8 @@ class Assignment(Struct):
     access: AccessSettings
     headers: list[tuple[str, str]]
     """Header fields of every response."""
+    errors: ErrorFormats | None = None
+    """The formats of errors; None for text."""
 
 
 class Figures(Struct, tag=True, array_like=True):

@@ -21,7 +21,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from govi_server.runtime.program import IReloadable
 from govi_server.server import Server, ServerFigures
 from govi_server.sockets.listener import OnListening, PortService, listening_errors
 from govi_server.statistics.records import ConnectionStatistics
@@ -122,8 +124,13 @@ class Worker(ProcessProtocol):
             self._replace(f"cannot be started ({error.strerror})")
             return
         self.pid = transport.pid
-        message = encode(pool.assignment(self.number))
-        transport.write(pack("!I", len(message)) + message)
+        self.assign()
+
+    def assign(self) -> None:
+        """Send the process its assignment, or a new one, of which it uses the certificates."""
+        if self.transport is not None:
+            message = encode(self._pool.assignment(self.number))
+            self.transport.write(pack("!I", len(message)) + message)
 
     # The reports.
 
@@ -231,6 +238,7 @@ class Worker(ProcessProtocol):
         self._ended.callback(None)
 
 
+@implementer(IReloadable)
 class WorkerPool(Service):
     """The workers of a main process, and the unix socket by which they reach it.
 
@@ -319,7 +327,15 @@ class WorkerPool(Service):
             worker.start()
         self._watch.start(REPORT_INTERVAL, now=False)
 
+    def reload(self) -> None:
+        """Send renewed certificates to the workers."""
+        renewed = [endpoint for endpoint in self.endpoints if endpoint.reload()]
+        if renewed:
+            for worker in self.workers:
+                worker.assign()
+
     def _watch_workers(self) -> None:
+        self.reload()
         for worker in self.workers:
             worker.watch()
 

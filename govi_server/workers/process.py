@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import (
     IListeningPort,
+    IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IStreamServerEndpoint,
 )
@@ -34,7 +35,7 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     globalLogBeginner,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
@@ -90,6 +91,7 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
         name=assignment.name,
         observer=cast(ILogObserver, reporter.statistics_event),
         unfinished=UnfinishedRequests(reactor, assignment.limits.unfinished, connections),
+        errors=assignment.errors,
     )
     server.request_memo = RequestMemo(MEMO_BYTES)
     # Starts when all ports accept: their service accepts in privilegedStartService().
@@ -124,17 +126,33 @@ def server_endpoint(reactor: Any, endpoint: Endpoint) -> IStreamServerEndpoint:
     return ProxyEndpoint(reactor, result) if endpoint.expects_proxy_header else result
 
 
-@implementer(IStreamServerEndpoint)
+@implementer(IStreamServerEndpoint, IOpenSSLServerConnectionCreator)
 class TLSEndpoint:
-    """Listens on another endpoint for connections with TLS, as an ssl endpoint does."""
+    """Listens on another endpoint for connections with TLS, as an ssl endpoint does.
+
+    options: those of new connections, which may be replaced.
+    """
 
     def __init__(self, endpoint: IStreamServerEndpoint, options: CertificateOptions) -> None:
         self.endpoint = endpoint
-        self._options = options
+        self.options = options
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Return the OpenSSL connection of a new client."""
+        return self.options.serverConnectionForTLS(protocol)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen on the other endpoint."""
-        return self.endpoint.listen(TLSMemoryBIOFactory(self._options, False, protocolFactory))
+        return self.endpoint.listen(TLSMemoryBIOFactory(self, False, protocolFactory))
+
+
+def renew_certificates(worker: OrderedMultiService, assignment: Assignment) -> None:
+    """Use the certificates of a later assignment for the new connections of a worker."""
+    ports = [service for service in worker if isinstance(service, PortService)]
+    for port, assigned in zip(ports, assignment.endpoints, strict=True):
+        endpoint = port.endpoint.endpoint if isinstance(port.endpoint, ProxyEndpoint) else port.endpoint
+        if isinstance(endpoint, TLSEndpoint) and assigned.certificate is not None:
+            endpoint.options = certificate_options(assigned.certificate)
 
 
 def certificate_options(certificate: Certificate) -> CertificateOptions:
@@ -175,7 +193,13 @@ def main() -> None:
 
     clock: Any = reactor
 
+    worker: OrderedMultiService | None = None
+
     def assigned(assignment: Assignment) -> None:
+        nonlocal worker
+        if worker is not None:
+            renew_certificates(worker, assignment)
+            return
         try:
             worker = make_worker(clock, assignment, reporter)
             worker.privilegedStartService()

@@ -50,6 +50,8 @@ class Request(NamedTuple):
     target: str
     values: tuple[str | None, ...]
     """Of SELECTING_FIELDS; None for those that are missing."""
+    host: str = "localhost"
+    """Of the client's request, for pages with the server's address."""
 
     def variant(self, vary: Collection[str]) -> tuple[str | None, ...]:
         """Return the values of the selecting fields in Vary."""
@@ -59,14 +61,15 @@ class Request(NamedTuple):
         """Return the request to the main process. is_charged: whether its client was charged for the work."""
         fields = (f"{name}: {value}\r\n" for name, value in zip(SELECTING_FIELDS, self.values, strict=True) if value)
         charged = f"{CHARGED}: yes\r\n" if is_charged else ""
-        text = f"GET {self.target} HTTP/1.1\r\nHost: govi-cache\r\n{''.join(fields)}{charged}\r\n"
+        text = f"GET {self.target} HTTP/1.1\r\nHost: {self.host}\r\n{''.join(fields)}{charged}\r\n"
         return text.encode("latin-1")
 
 
 def make_request(env: Environ) -> Request:
     """Return the request of a client. A HEAD is sent as GET: both have the same response."""
     accept, language = (",".join(env.get_all(name, [])) or None for name in ("accept", "accept-language"))
-    return Request(env.target, (accept, "gzip" if prefers_gzip(env) else None, language))
+    values = accept, "gzip" if prefers_gzip(env) else None, language
+    return Request(env.target, values, env.get("http_host", "localhost"))
 
 
 @implementer(IWebModule)

@@ -193,8 +193,9 @@ def test_page_is_light_and_still(visitor: Visitor, town: str) -> None:
 def test_states_differ_without_colours(page: Page, waterdorp: tuple[str, Publisher]) -> None:
     """With forced colours and on paper, each state has its own words, and all text is of one colour."""
     url, _ = waterdorp
+    media: Any  # a Literal of Playwright, which type checks run without
     for media, theme in (("active", ""), ("none", "?theme=paper")):
-        page.emulate_media(forced_colors=media)  # type: ignore[arg-type]  # a Literal
+        page.emulate_media(forced_colors=media)
         page.goto(f"{url}{PATHS['live']}{theme}")
         states = {
             row.get_attribute("class"): row.locator(".state").inner_text() for row in page.locator("tbody tr").all()

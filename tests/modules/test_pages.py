@@ -36,7 +36,7 @@ class PagesTestCase(LiveTestCase):
     def setUp(self) -> None:
         super().setUp()
         documentation = Documentation(lambda: self.modules, "1")
-        self.front = Front([SourceDescription("kv55", "kv78turbo", LICENSE)], self.feed, "1")
+        self.front = Front([SourceDescription("kv55", "kv78turbo", LICENSE)], self.feed, "1", self.clock)
         modules: list[Any] = [
             *ovapi_modules(self.feed),
             *(Kv55Feed("kv55", self.feed), Places(self.feed), Near(self.feed), Siri(self.feed)),
@@ -106,6 +106,26 @@ class PlacesTests(PagesTestCase):
         self.assertEqual(self.ids("/places?q=ldbrug"), [f"p{CODE}"])
         self.assertEqual(self.ids("/places?q=nothing"), [])
 
+    def test_unknown_code_has_suggestions(self) -> None:
+        """The board of a code that does not exist links to similar ones, and says so in text and JSON."""
+        self.plan()
+        wrong = f"{CODE[:-1]}9"
+        page = html.document_fromstring(self.request(f"/board/{wrong}?lang=en", Accept="text/html").body.decode())
+        (link,) = page.xpath(f"//nav//a[starts-with(@href, '/board/{CODE}')]")
+        self.assertEqual((link.get("href"), link.text), (f"/board/{CODE}", f"{CODE} Lindedorp, Brug"))
+        response = self.request(f"/board/{wrong}?lang=en", Accept="application/json")
+        self.assertEqual(response.headers["Content-Type"], "application/problem+json")
+        problem = json.loads(response.body)
+        self.assertEqual((problem["status"], problem["stops"][0]["state"]), (404, "unknown"))
+        self.assertIn(f"Did you mean: {CODE} ", problem["detail"])
+
+    def test_board_without_a_stop(self) -> None:
+        """A board without a stop is a 400 that says what is missing."""
+        for path in ("/board", "/board/", "/board/,"):
+            response = self.request(path)
+            self.assertEqual(response.status, 400, path)
+            self.assertIn(b"The path has no stop", response.body)
+
     def test_new_stops_are_found_later(self) -> None:
         """New stops are found once a new index has been built, for which no request waits."""
         self.plan()
@@ -174,7 +194,6 @@ class PlacesTests(PagesTestCase):
             "/stops",
             "/near/",
             "//",
-            "/docs/",
             "/openapi.json/x",
             "/siri",
             "/assets/",
@@ -215,7 +234,9 @@ class FrontTests(PagesTestCase):
             (2, "2 arrêts"),
             (20, "Les 20 premiers arrêts"),
         ]:
-            page = html.document_fromstring(front_page.page(self.front.content([place] * count), "fr", {"q": "x"}))
+            page = html.document_fromstring(
+                front_page.page(self.front.content([place] * count), "fr", {"q": "x"}, 0.0)
+            )
             self.assertIn(words, page.xpath("string(//p[@role='status'])"))
             self.assertEqual(len(page.xpath("//ul[@id='found']/li")), count)
 
@@ -267,7 +288,9 @@ class FrontTests(PagesTestCase):
                 boards, [f"/board/p{CODE}{suffix}", *[f"/board/{CODE}{suffix}"] * 2]
             )  # found, changed, and the example
             self.assertEqual(page.xpath("//form//input[not(@disabled)]/@name"), [*names, "lang"] if suffix else names)
-            self.assertEqual(page.xpath("//footer//a/@href"), [f"?q=brug&lang={lang}" for lang in LANGUAGES])
+            self.assertEqual(
+                page.xpath("//footer//a[@hreflang]/@href"), [f"?q=brug&lang={lang}" for lang in LANGUAGES]
+            )
 
     def test_options_of_boards(self) -> None:
         """The form offers options of boards, which the links to boards pass on; invalid ones are an error."""
@@ -328,8 +351,8 @@ class FrontTests(PagesTestCase):
 
     def test_without_a_feed(self) -> None:
         """With only a gateway there is no search, and the paths have a placeholder."""
-        module = Front([SourceDescription("kv55", "govi", "http://licence/")], None, "1")
-        page = html.document_fromstring(front_page.page(module.content(), "nl", {}))
+        module = Front([SourceDescription("kv55", "govi", "http://licence/")], None, "1", self.clock)
+        page = html.document_fromstring(front_page.page(module.content(), "nl", {}, 0.0))
         self.assertEqual(page.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", page.text_content())
         self.assertEqual(page.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])

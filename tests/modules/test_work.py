@@ -59,6 +59,8 @@ PATHS: dict[str, tuple[str, ...]] = {
     "/near": ("/near?lat=52.1&lon=5.3",),
     "/": ("/", "/?q=l"),
     "/docs": ("/docs",),
+    "/make": (f"/make?stop={CODES[0]}", "/make?q=l"),
+    "/favicon.ico": ("/favicon.ico",),
     "/openapi.json": ("/openapi.json",),
     "/assets/{name}": ("/assets/board.css",),
 }
@@ -168,7 +170,7 @@ class WorkTestCase(SynchronousTestCase):
 
     def request(self, path: str) -> Response:
         client = Client(self.program.server, IPv4Address("TCP", "192.0.2.1", 4000))
-        client.get(path, Accept="application/json" if "/board" in path and "horizon" in path else "text/html")
+        client.get(path, Accept="application/json" if "/board" in path and "horizon" in path else "*/*")
         for _ in range(100):
             if client.transport.value():
                 break

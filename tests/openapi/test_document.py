@@ -54,7 +54,7 @@ class Document:
 
     def validate_body(self, schema: Any, content_type: str, text: str) -> Any:
         """Validate a body; of a stream, its first event and the JSON in it. Return the parsed body."""
-        if content_type == "application/json":
+        if content_type in ("application/json", "application/problem+json"):
             value = json.loads(text)
         elif content_type == "text/event-stream":
             value = event_of(text)
@@ -165,7 +165,8 @@ class DocumentationTests(SynchronousTestCase):
             self.assertEqual((response.body, "content" in described), (b"", False))
         else:
             schema = described["content"][content_type]["schema"]
-            document.validate_body(schema, content_type, response.body.decode())
+            coding = "latin-1" if content_type.startswith("image/") else "utf-8"
+            document.validate_body(schema, content_type, response.body.decode(coding))
         return response.status, content_type
 
     def test_every_path_sends_what_it_documents(self) -> None:
@@ -234,7 +235,7 @@ class DocumentationTests(SynchronousTestCase):
             for module, *rest in product(modules, *[["", *words, *values]] * 2):
                 parts = ["", module, *filter(None, rest)]
                 query = "?MonitoringRef=57330430&q=markt&lat=52&lon=5"
-                if program.request("/".join(parts) + query, method="HEAD").status != 404:
+                if program.request("/".join(parts) + query, method="HEAD").status not in (400, 404):
                     self.assertIn("/".join(values.get(part, part) for part in parts).rstrip("/"), documented)
 
     def test_display_sources(self) -> None:

@@ -31,7 +31,10 @@ class WorkerProgram(Program):
     def __init__(self, source: str, has_data: bool = True, access: AccessSettings = UNLIMITED) -> None:
         super().__init__(source, has_data)
         clock = cast(Any, self.clock)
-        self.origin = Server("", 0, OriginHandler, clock=clock, find_module=self.modules.getServiceNamed)
+        errors = self.server.errors
+        self.origin = Server(
+            "", 0, OriginHandler, clock=clock, find_module=self.modules.getServiceNamed, errors=errors
+        )
         self.address = PipeEndpoint(clock, self.origin)
         self.proxy = Proxy(clock, self.address, [str(module.name) for module in self.modules])
         self.events = EventLoggingObserver()
@@ -44,6 +47,7 @@ class WorkerProgram(Program):
             headers=self.server.headers,  # the same as without workers
             access=ClientLimits(clock, access),
             observer=self.events,
+            errors=errors,
         )
 
     @property

@@ -61,7 +61,8 @@ FIELDS = (
     'If-Match: "other"\r\n',
 )
 PATHS = (
-    "/", "/?q=linde&lang=en", "/?lang=xx", "/index.html", "/assets/front.css", "/assets/none", "/docs", "/docs/",
+    "/", "/?q=linde&lang=en", "/?lang=xx", "/index.html", "/favicon.ico", "/make", "/board/", "/events/",
+    "/assets/front.css", "/assets/none", "/docs", "/docs/",
     "/openapi.json", "/board/57330430", "/board/57330430,57330080?limit=2", "/board/57330430?limit=x", "/board/1",
     "/board", "/kv55/57330430", "/kv55/%35%37330430", "/kv55/1", "/kv55/x%0ay", "/kv55/57330430,57330080",
     "/kv55/57330430?limit=1", "/tpc", "/tpc/57330430", "/tpc/57330430/departures", "/tpc/57330430,57330080",
@@ -118,7 +119,7 @@ class EqualityTests(SynchronousTestCase):
         program = Program("demo")
         for path in PATHS:
             send(program, "GET", path, FIELDS[1])
-        items = {"request_method", "path_info", "query_string"}
+        items = {"http_host", "request_method", "path_info", "query_string"}
         connection = {"host", "connection", "expect", "content-length", "transfer-encoding"}
         evaluated = {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "last-event-id"}
         preflight = {"access-control-request-method"}

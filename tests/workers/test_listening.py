@@ -95,6 +95,20 @@ class SharedEndpointTests(SynchronousTestCase):
         first, _ = self.sockets(endpoint)
         self.assertTrue(first.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
+    def test_renewed_certificate(self) -> None:
+        """A certificate whose files have changed is loaded again, and assigned."""
+        key, chain = self.folder / "key.pem", self.folder / "chain.pem"
+        make_certificate(key, chain)
+        endpoint = self.open(f"ssl:0:privateKey={key}:certKey={chain}:interface=127.0.0.1")
+        self.assertFalse(endpoint.reload())
+        make_certificate(key, chain)
+        self.assertTrue(endpoint.reload())
+        self.assertFalse(endpoint.reload())
+        certificate = endpoint.assigned(3).certificate
+        assert certificate is not None
+        self.assertEqual((certificate.key, certificate.certificate), (key.read_bytes(), chain.read_bytes()))
+        self.assertFalse(self.open("tcp:0:interface=127.0.0.1").reload())
+
     def connections(self, *listening: socket.socket) -> tuple[int, ...]:
         """Make 40 connections to sockets on the same port; return how many each has received."""
         accepted = [0] * len(listening)

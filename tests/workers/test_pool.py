@@ -68,16 +68,24 @@ class Process:
 
 
 class Endpoint:
-    """An endpoint without sockets. stopped: the workers whose sockets have stopped listening."""
+    """An endpoint without sockets.
+
+    stopped: the workers whose sockets have stopped listening. is_renewed: whether its certificate has changed.
+    """
 
     def __init__(self) -> None:
         self.stopped: list[int] = []
+        self.is_renewed = False
 
     def socket(self, worker: int) -> int:
         return 100
 
     def assigned(self, fd: int) -> AssignedEndpoint:
         return AssignedEndpoint(fd)
+
+    def reload(self) -> bool:
+        is_renewed, self.is_renewed = self.is_renewed, False
+        return is_renewed
 
     def stop_listening(self, worker: int) -> None:
         self.stopped.append(worker)
@@ -227,6 +235,18 @@ class WorkerPoolTests(SynchronousTestCase):
         self.reactor.processes[-1].end(signal.SIGKILL)
         self.assertEqual(endpoint.stopped, [1, 1])
         self.assertEqual(self.lines()[-1], "Worker 1: ended (signal 9); replaced in 8 s")
+
+    def test_renewed_certificate(self) -> None:
+        """Workers get an assignment with a renewed certificate, within a second."""
+        endpoint = Endpoint()
+        self.pool.endpoints = [cast(SharedEndpoint, endpoint)]
+        self.first.written = self.second.written = b""
+        self.reactor.advance(1)
+        self.assertEqual(self.first.written, b"")
+        endpoint.is_renewed = True
+        self.reactor.advance(1)
+        numbers = [decode_assignment(process.written[4:]).number for process in (self.first, self.second)]
+        self.assertEqual(numbers, [1, 2])
 
     def test_failing_spawn_is_retried(self) -> None:
         """If no process can be created, it is tried again later."""

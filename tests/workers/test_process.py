@@ -4,15 +4,21 @@ import os
 import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.runtime.ordered_services import OrderedMultiService
+from govi_server.settings import AccessSettings, ServerSettings
 from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
+from govi_server.sockets.listener import PortService
 from govi_server.workers.listening import SharedEndpoint
+from govi_server.workers.messages import Assignment
 from govi_server.workers.process import (
     TLSEndpoint,
     certificate_options,
+    renew_certificates,
     server_endpoint,
 )
 from tests.integration.test_kv55 import make_certificate
@@ -43,6 +49,12 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual(adopted.socket.getsockname(), name)
         certificate = shared.assigned(fd).certificate
         assert certificate is not None
+        worker = OrderedMultiService()
+        worker.addService(PortService(reactor, endpoint, cast(Any, None)))
+        previous = endpoint.endpoint.options
+        assigned = [shared.assigned(fd)]
+        renew_certificates(worker, Assignment(1, "", assigned, "", [], ServerSettings(), AccessSettings(), []))
+        self.assertIsNot(endpoint.endpoint.options, previous)
         options = certificate_options(certificate)
         self.assertEqual(len(options.extraCertChain), 1)
         options.getContext().check_privatekey()

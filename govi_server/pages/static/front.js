@@ -7,14 +7,17 @@
   const list = document.querySelector("#found");
   const status = document.querySelector("#search-status");
   const texts = status.dataset;
-  const { after, to, mode, view } = form.elements;
+  const { after, to, mode, view } = form.elements;  // which other pages do not have
+  const isFront = location.pathname === "/";
   // The options that links to boards pass on, in the server's order.
   const options = () => Object.fromEntries([
     ["lang", lang.disabled ? "" : lang.value],
-    ["after", after.checkValidity() ? after.value.trim() : ""],
-    ["to", to.value.trim()],
-    ["mode", mode.value],
-    ["view", view.checked ? view.value : ""],
+    ...(after ? [
+      ["after", after.checkValidity() ? after.value.trim() : ""],
+      ["to", to.value.trim()],
+      ["mode", mode.value],
+      ["view", view.checked ? view.value : ""],
+    ] : []),
   ].filter(([, value]) => value));
   const board = (id) => {
     const query = String(new URLSearchParams(options()));
@@ -68,8 +71,8 @@
     const query = input.value.trim();
     const parameters = (more) => new URLSearchParams({ ...(query && { q: query }), ...more });
     const address = parameters(options());
-    history.replaceState(null, "", String(address) ? `?${address}` : "/");
-    for (const link of document.querySelectorAll("footer nav a")) {
+    if (isFront) history.replaceState(null, "", String(address) ? `?${address}` : "/");
+    for (const link of isFront ? document.querySelectorAll("footer nav a[hreflang]") : []) {
       const { lang: _, ...others } = options();
       link.href = `?${parameters({ ...others, lang: link.lang })}`;
     }
@@ -103,6 +106,8 @@
     else return;
     event.preventDefault();
   });
+
+  if (!isFront && input.value) find();
 
   const near = form.querySelector(".second");
   if (near && navigator.geolocation && window.isSecureContext) {

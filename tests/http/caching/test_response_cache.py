@@ -185,7 +185,7 @@ class RenderedOnceTests(BoardsTestCase):
 
     def test_errors_are_not_stored(self) -> None:
         """Errors are not stored: those for unknown stops, and those for old data."""
-        for path in ("/board/999", "/board/x", "/board/"):
+        for path in ("/board/999", "/board/x"):
             self.assertEqual(self.request(path).status, 404)
         ingest(self.feed, kv.passtimes(row("1", 15)))
         self.clock.advance(6 * 60)

@@ -1,0 +1,140 @@
+"""The page on which people put a display together: a form, its preview, and what to do with the result."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from urllib.parse import quote, urlencode
+
+import segno
+from markupsafe import Markup
+
+from govi_server.departures.modes import MODES
+from govi_server.departures.place_index import MAX_PLACES, MAX_QUERY_CHARACTERS
+from govi_server.pages.assets import TEMPLATES
+from govi_server.pages.front_page import LinkedStop
+from govi_server.pages.links import language_links
+from govi_server.pages.texts import LANGUAGES, SPACED_TEXTS, TEXTS
+
+MAX_STOPS = 4
+"""Stops of a display."""
+
+MAX_LINES = 60
+"""Lines to choose from; the busiest stations have about forty."""
+
+SIZES: Mapping[str, tuple[int, int]] = {"phone": (360, 640), "kiosk": (800, 480), "wall": (1280, 720)}
+"""Width and height of the preview and of the frame, in pixels, by kind of screen."""
+
+LED_CHARS, LED_ROWS = 24, 4
+"""Of the LED sign in the example: characters of a line, and lines."""
+
+BOARD_PARAMETERS = ("after", "to", "line", "direction", "mode", "limit", "lang", "theme", "view")
+"""Parameters of the form that the board has as well, in the order of its address."""
+
+_PAGE = TEMPLATES.get_template("make.html")
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """What the page has been told: the chosen stops, and those that a search found.
+
+    matches: None without a search. lines: LinePublicNumbers of the chosen stops. can_search: False for a gateway.
+    origin: scheme and host of the server's address.
+    """
+
+    chosen: Sequence[LinkedStop]
+    matches: Sequence[LinkedStop] | None
+    lines: Sequence[str]
+    can_search: bool
+    origin: str
+    filters: Sequence[str]
+    """Names of the parameters that boards have."""
+
+
+def page(display: Display, lang: str, query: Mapping[str, str], lines: Sequence[str]) -> str:
+    """Render the page. query: the form's valid parameters, without stops and lines. lines: those that are chosen."""
+    size = query.get("size", "phone")
+    values = {name: query[name] for name in BOARD_PARAMETERS if query.get(name)}
+    values.pop("lang", None)
+    if query.get("language"):
+        values["lang"] = query["language"]
+    if lines:
+        values["line"] = ",".join(lines)
+    if size == "wall":
+        values["view"] = "wall"
+    ordered = [(name, values[name]) for name in BOARD_PARAMETERS if name in values]
+    stops = quote(",".join([stop.id for stop in display.chosen]), safe=",")
+    path = f"/board/{stops}?{urlencode(ordered, safe=',')}".removesuffix("?")
+    return _PAGE.render(
+        lang=lang,
+        texts=SPACED_TEXTS[lang],
+        languages=language_links({}),
+        language_names=[(code, TEXTS[code]["name"]) for code in LANGUAGES],
+        display=display,
+        query=query,
+        lines=[(line, line in lines) for line in dict.fromkeys((*lines, *display.lines))],
+        modes=MODES,
+        sizes=SIZES,
+        size=size,
+        max_length=MAX_QUERY_CHARACTERS,
+        found=None if display.matches is None else len(display.matches),
+        max_stops=MAX_PLACES,
+        result=_result(display.origin, path, ordered, stops, SIZES[size]) if display.chosen else None,
+    )
+
+
+def _result(
+    origin: str, path: str, parameters: Sequence[tuple[str, str]], stops: str, size: tuple[int, int]
+) -> dict[str, object]:
+    """Return what the page offers for a finished display."""
+    width, height = size
+    url = f"{origin}{path}"
+    others = [(name, value) for name, value in parameters if name not in ("limit", "view", "theme")]
+    text = urlencode([("limit", LED_ROWS), ("chars", LED_CHARS), *others], safe=",")
+    data = urlencode([("limit", 3), *others], safe=",")
+    return {
+        "path": path,
+        "url": url,
+        "qr": Markup(_qr_code(url)),
+        "frame": f'<iframe src="{escape(url)}" title="Departures" width="{width}" height="{height}"></iframe>',
+        "led": f"curl -H 'Accept: text/plain' '{origin}/board/{stops}?{text}'",
+        "home_assistant": _home_assistant(f"{origin}/board/{stops}?{data}"),
+        "width": width,
+        "height": height,
+    }
+
+
+def _qr_code(text: str) -> str:
+    """Return an SVG element that shows a QR code (ISO/IEC 18004), without styles, as the page's policy requires."""
+    file = io.BytesIO()
+    segno.make(text, error="m", micro=False).save(
+        file,
+        kind="svg",
+        scale=4,
+        border=4,
+        omitsize=True,
+        xmldecl=False,
+        svgns=False,
+        nl=False,
+        dark="#000",
+        light="#fff",
+    )
+    return file.getvalue().decode()
+
+
+def _home_assistant(url: str) -> str:
+    """Return a REST sensor for configuration.yaml; the JSON texts are valid YAML."""
+    value = "{{ (value_json.stops[0].departures | first | default({})).time | default('-') }}"
+    return (
+        "rest:\n"
+        f"  - resource: {json.dumps(url)}\n"
+        "    headers:\n"
+        "      Accept: application/json\n"
+        "    scan_interval: 30\n"
+        "    sensor:\n"
+        '      - name: "Next departure"\n'
+        f"        value_template: {json.dumps(value)}\n"
+        '        json_attributes_path: "$.stops[0]"\n'
+        "        json_attributes: [name, state, departures]\n"
+    )
