@@ -38,6 +38,7 @@ class DeploymentTests(OperationsTestCase):
         self.log_requests(("/kv55/1", 200, "hit"))
         self.log_gateway_events()
         self.add_workers(Figures(ServerFigures(), 0.0, 0))
+        self.add_planning()
         self.feed.received("/GOVI/KV8passtimes/LIN", gzip.compress(kv.passtimes({})))
         self.feed.received("/GOVI/KV8passtimes/LIN", b"no gzip")
         lines = generate_latest(self.metrics.registry).decode().splitlines()

@@ -262,6 +262,7 @@ def place_display(
         tuple(dict.fromkeys(message for stop in stops for message in stop.messages)),
         min(times) if times and state == "last_known" else None,
         age,
+        similar=tuple(dict.fromkeys(code for stop in stops for code in stop.similar)) if state == "unknown" else (),
     )
 
 

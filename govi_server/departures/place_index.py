@@ -10,7 +10,7 @@ from cachetools import LRUCache
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from govi_server.departures.place_words import OPTIONAL_WORDS, normalized, synonyms, town_forms
+from govi_server.departures.place_words import OPTIONAL_WORDS, normalized, similar_words, synonyms, town_forms
 from govi_server.departures.places import Place, StopRecord, code_of, make_places
 from govi_server.departures.timing_point import rd
 from govi_server.runtime.cooperative import STEP_ITEMS, map_in_steps, sort_in_steps
@@ -99,8 +99,8 @@ class PlaceIndex:
     def _add(self, i: int) -> None:
         place = self._places[i]
         self._of_code.update(dict.fromkeys(place.codes, i))
-        if place.area is not None:
-            self._of_area.setdefault(normalized(place.area), []).append(i)
+        for area in place.areas:
+            self._of_area.setdefault(normalized(area), []).append(i)
         town = normalized(place.town)
         names = tuple([_without_town(normalized(name), town) for name in (place.name, *place.other_names)])
         self._names.append(names)
@@ -174,7 +174,8 @@ class PlaceIndex:
             yield
         if (yield from self._add_ranked(matches, similar)) or matches:
             return
-        known = [word for word in similar if word.places]
+        # Words are omitted from the first on: numbers before others, since they are of a house or a postcode.
+        known = sorted([word for word in similar if word.places], key=_is_not_a_number)
         if known and len(known) < len(words):
             yield from self._add_ranked(matches, known)
         for omitted in range(len(known)) if len(known) > 1 and not matches else ():
@@ -189,7 +190,9 @@ class PlaceIndex:
 
     def _begun(self, word: str) -> _WordMatches:
         same = [other for other in (word, *synonyms(word)) if other in self._of_word]
-        return self._matches({**dict.fromkeys(_with_prefix(self._words, word), _PREFIX), **dict.fromkeys(same, 1.0)})
+        similar = [other for other in similar_words(word) if other in self._of_word]
+        others = [*_with_prefix(self._words, word), *similar]
+        return self._matches({**dict.fromkeys(others, _PREFIX), **dict.fromkeys(same, 1.0)})
 
     def _similar(self, word: str) -> Generator[None, None, _Qualities]:
         """Return words that differ by one or two letters, or exchanges of neighbouring letters, in steps."""
@@ -274,6 +277,10 @@ class PlaceIndex:
 def _without_town(name: str, town: str) -> str:
     """Return a normalized name without the town that it begins with."""
     return name.removeprefix(town).strip() if name.startswith(f"{town} ") else name
+
+
+def _is_not_a_number(word: _WordMatches) -> bool:
+    return not all(other[0].isdigit() for other in word.qualities)
 
 
 def _words_of(names: Iterable[str], town: str) -> set[str]:

@@ -38,6 +38,8 @@ _SYNONYMS = {
     "airport": ("luchthaven", "vliegveld"),
 }
 
+_SIMILAR = {"cs": ("station",), "centraal": ("station",)}
+
 OPTIONAL_WORDS = frozenset(("station", "ns", "de", "het", "t"))
 """Words of a name that people omit."""
 
@@ -69,3 +71,8 @@ def town_forms(town: str) -> tuple[str, ...]:
 def synonyms(word: str) -> tuple[str, ...]:
     """Return other words that mean the same as a normalized word, at least in names of stops."""
     return _SYNONYMS.get(word, ())
+
+
+def similar_words(word: str) -> tuple[str, ...]:
+    """Return words that people may mean by a normalized word, if no place has that: a station that is not central."""
+    return _SIMILAR.get(word, ())

@@ -1,6 +1,7 @@
 """Places: what people call a stop, which may have a TimingPoint for each platform. Pure.
 
-A place is all TimingPoints of one stop area; without an area, those of one name within 150 m of each other.
+A place is all TimingPoints of one stop area, and those of one name within 150 m of each other. Both, since operators
+have areas of their own at one stop, and often only one of two directions has an area.
 """
 
 import re
@@ -63,8 +64,8 @@ class Place(Struct, frozen=True, gc=False):
     n_departures: int
     x: float
     y: float
-    area: str | None = None
-    """The StopAreaCode."""
+    areas: tuple[str, ...] = ()
+    """Its StopAreaCodes."""
     other_names: tuple[str, ...] = ()
     """Further names of its TimingPoints, by which it is found."""
 
@@ -100,32 +101,35 @@ def code_of(identifier: str) -> str:
 
 def make_places(records: Iterable[StopRecord]) -> Generator[None, None, list[Place]]:
     """Return the places of all TimingPoints, in steps. records: in order of their codes; each is read once."""
-    areas: dict[str, list[StopRecord]] = {}
+    joined = _Joined()
+    areas: dict[str, str] = {}
     named: dict[tuple[str, str], list[StopRecord]] = {}
-    groups: list[list[StopRecord]] = []
     for n, record in enumerate(records, 1):
         if not n % _STEP_GROUPS:
             yield
+        joined.add(record)
         point = record.point
         if point is None:
-            groups.append([record])
-        elif point.stop_area is not None:
-            areas.setdefault(point.stop_area, []).append(record)
-        elif point.has_position and (name := folded(point.name or "")):
+            continue
+        if point.stop_area is not None:
+            joined.join(areas.setdefault(point.stop_area, record.code), record.code)
+        if point.has_position and (name := folded(point.name or "")):
             named.setdefault((name, folded(point.town or "")), []).append(record)
-        else:
-            groups.append([record])
     # Everything is popped: freeing all of it at the end would take a step of ten milliseconds.
     while named:
         _, same_name = named.popitem()
-        if len(same_name) == 1:
-            groups.append(same_name)
-        else:
-            groups.extend((yield from _near_each_other(same_name)))
+        for group in (yield from _near_each_other(same_name)) if len(same_name) > 1 else ():
+            for n, record in enumerate(group, 1):
+                joined.join(group[0].code, record.code)
+                if not n % STEP_ITEMS:
+                    yield
         if not len(named) % _STEP_GROUPS:
             yield
     while areas:
-        groups.append(areas.popitem()[1])
+        areas.popitem()
+        if not len(areas) % STEP_ITEMS:
+            yield
+    groups = yield from joined.groups()
     places: list[Place] = []
     while groups:
         group = groups.pop()
@@ -134,6 +138,45 @@ def make_places(records: Iterable[StopRecord]) -> Generator[None, None, list[Pla
         if not len(groups) % _STEP_GROUPS:
             yield
     return places
+
+
+class _Joined:
+    """TimingPoints of which some are joined to groups (a disjoint-set forest)."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, StopRecord] = {}
+        self._joined_to: dict[str, str] = {}
+        """Of a code, another one of its group, which leads to its first code."""
+
+    def add(self, record: StopRecord) -> None:
+        """Add a TimingPoint as a group of its own."""
+        self._records[record.code] = record
+
+    def join(self, code: str, other: str) -> None:
+        """Join the groups of two TimingPointCodes."""
+        first, second = sorted((self._first(code), self._first(other)))
+        if first != second:
+            self._joined_to[second] = first
+
+    def _first(self, code: str) -> str:
+        joined_to = self._joined_to
+        while (next_code := joined_to.get(code)) is not None:
+            joined_to[code] = joined_to.get(next_code, next_code)
+            code = next_code
+        return code
+
+    def groups(self) -> Generator[None, None, list[list[StopRecord]]]:
+        """Return the groups, each in the order in which its TimingPoints were added, in steps; this is empty then."""
+        groups: dict[str, list[StopRecord]] = {}
+        for n, (code, record) in enumerate(self._records.items(), 1):
+            groups.setdefault(self._first(code), []).append(record)
+            if not n % STEP_ITEMS:
+                yield
+        while self._records:
+            self._joined_to.pop(self._records.popitem()[0], None)
+            if not len(self._records) % STEP_ITEMS:
+                yield
+        return list(groups.values())
 
 
 def _near_each_other(records: list[StopRecord]) -> Generator[None, None, list[list[StopRecord]]]:
@@ -187,7 +230,7 @@ def _place(records: list[StopRecord]) -> Place:
     names = Counter(split_name(point.name, point.town) for point in points)
     name, town = max(names, key=lambda names_of: names[names_of]) if names else ("", "")
     other_names = dict.fromkeys(other for other, _ in names)
-    if area_name := records[0].area_name:
+    if area_name := next((record.area_name for record in records if record.area_name), None):
         name = split_name(area_name, town)[0] or name
     other_names.pop(name, None)
     positions = [(point.x, point.y) for point in points if point.has_position]
@@ -203,6 +246,6 @@ def _place(records: list[StopRecord]) -> Place:
         sum([record.n_departures for record in records]),
         x,
         y,
-        points[0].stop_area if points else None,
+        tuple(dict.fromkeys([point.stop_area for point in points if point.stop_area is not None])),
         tuple(other_names),
     )

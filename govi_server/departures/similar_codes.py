@@ -13,8 +13,8 @@ def similar_codes(code: str, is_known: Callable[[str], object], neighbours: Iter
 
     Examines about 220 codes. neighbours: the codes that are nearest in order.
     """
-    mistyped = (other for other in _variants(code) if is_known(other))
-    return tuple(islice(dict.fromkeys((*islice(mistyped, MAX_SIMILAR), *neighbours)), MAX_SIMILAR))
+    mistyped = [other for other in dict.fromkeys(_variants(code)) if is_known(other)]
+    return tuple(islice(dict.fromkeys((*mistyped, *neighbours)), MAX_SIMILAR))
 
 
 def _variants(code: str) -> Iterator[str]:

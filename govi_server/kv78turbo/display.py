@@ -60,6 +60,7 @@ def stop_display(
         is_stale = True
         now = feed.clock.seconds()
         age = max(age, *(now - (passtime.last_heard or now) for passtime in live))
+    has_live_data = feed.age is not None or bool(departures.realtime_operators)
     return StopDisplay(
         departures.code,
         stop_state(rows, is_stale),
@@ -67,7 +68,7 @@ def stop_display(
         name,
         town,
         tuple(dict.fromkeys(text for text in texts if text)),
-        feed.clock.seconds() - age if is_stale else None,
+        feed.clock.seconds() - age if is_stale and has_live_data else None,
         age,
     )
 

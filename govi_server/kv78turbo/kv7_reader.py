@@ -23,7 +23,7 @@ from govi_server.departures.times import (
     read_time,
     read_timestamp,
 )
-from govi_server.departures.timing_point import TimingPoint
+from govi_server.departures.timing_point import TimingPoint, is_timing_point_code
 from govi_server.kv78turbo.ctx import KEY_FIELD, NULL, Records, Reject, text, texts
 from govi_server.runtime.text import nonblank
 
@@ -234,7 +234,10 @@ class TimetableReader:
             *("LocationX_EW", "LocationY_NS"),
         )
         for _, code, name, town, area, x, y in self._rows(records, *labels):
-            update.timing_points[str(code)] = TimingPoint(
+            if code is None or not is_timing_point_code(code):
+                self._reject("TimingPointCode")
+                continue
+            update.timing_points[code] = TimingPoint(
                 nonblank(name), nonblank(town), nonblank(area), _metres(x), _metres(y)
             )
 

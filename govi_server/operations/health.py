@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
-from govi_server.departures.times import utc_timestamp
+from govi_server.departures.times import DAY, utc_timestamp
 from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import Components
 from govi_server.operations.history import HISTORY_MINUTES, ModuleRequests, Outcome, RecentHistory
@@ -41,6 +41,9 @@ MAX_CHANGES = 20
 
 MAX_CONNECTIONS_RATIO = 0.9
 """Fraction of the connection limit at which a problem is reported."""
+
+MAX_PLANNING_AGE = 3 * DAY
+"""Age in seconds of the GTFS file in use from which failed attempts to replace it are reported."""
 
 _FEED = "Live feed"
 _CHECK_DISK = "check the free space on its disk and the permissions of its directory"
@@ -278,6 +281,7 @@ class HealthMonitor:
         if components.sharing is not None and not components.sharing.is_sharing:
             action = "check the engine of [share]; until then each node sends its own gateway requests"
             problems.append(_Problem("Boards not shared", components.sharing.reason, action, "not-shared"))
+        problems += self._planning_problems()
         for worker in components.workers.workers if components.workers is not None else ():
             if worker.is_missing:
                 action = "it is restarted automatically; the log has the reason"
@@ -287,6 +291,22 @@ class HealthMonitor:
         if snapshots is not None and not snapshots.writable:
             problems.append(_Problem("Snapshot not writable", "", _CHECK_DISK, "snapshot-unwritable"))
         return problems
+
+    def _planning_problems(self) -> list[_Problem]:
+        """Return the problem that boards lack planning from GTFS, or have that of an old file."""
+        service = self._components.planning
+        if service is None or not service.problem:
+            return []
+        name, action = (
+            f"GTFS {service.source}",
+            "it is tried again; check feed.gtfs (--gtfs; '' for none)",
+        )
+        if service.planning is None:
+            return [_Problem(f"{name}: no file", service.problem, action, "no-planning", "feed")]
+        if service.age <= MAX_PLANNING_AGE:
+            return []
+        details = f"{service.planning.header.name} is in use; {service.problem}"
+        return [_Problem(f"{name}: no new file", details, action, "old-planning", "feed")]
 
     def _recovering(self, now: float) -> str:
         """Return why the service is still recovering, "" if it is not."""

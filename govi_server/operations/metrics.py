@@ -20,6 +20,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.operations.components import INCIDENT_KINDS, Components
 from govi_server.operations.health import WINDOW_MINUTES, HealthMonitor, HealthStatus
 from govi_server.operations.history import RecentHistory
+from govi_server.planning.service import PlanningService
 from govi_server.runtime.text import printable
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import VERSION
@@ -126,6 +127,8 @@ class Metrics(Collector):
         yield from self._gateway_metrics()
         if self._components.feed is not None:
             yield from self._feed_metrics(self._components.feed)
+        if self._components.planning is not None:
+            yield from self._planning_metrics(self._components.planning)
         if self._components.sharing is not None:
             yield from self._sharing_metrics(self._components.sharing)
 
@@ -266,6 +269,15 @@ class Metrics(Collector):
         for table, n in feed.evictions.items():
             evictions.add_metric((table,), n)
         yield evictions
+
+    def _planning_metrics(self, service: PlanningService) -> Iterator[Metric]:
+        text = "1 if the latest attempt to get or use a GTFS file failed."
+        yield _gauge("govi_gtfs_failing", text, bool(service.problem))
+        if (planning := service.planning) is not None:
+            yield _gauge("govi_gtfs_age_seconds", "Age of the GTFS file in use.", max(service.age, 0.0))
+            yield _gauge(
+                "govi_gtfs_planned_passes", "Planned passing times of the GTFS file in use.", planning.n_calls
+            )
 
 
 class FailingStops(Collector):

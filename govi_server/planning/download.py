@@ -98,7 +98,8 @@ class Downloader:
     async def fetch(self, url: str, path: Path, known: Validators) -> Validators | None:
         """Write a file to a path, unless it is still the known version; return its version, None if it is the same.
 
-        The file gets the time of its last modification. Raises DownloadError.
+        The version is unknown if the file may have been cut off. The file gets the time of its last modification.
+        Raises DownloadError.
         """
         response = await self._request(url, known)
         if response.code == 304:
@@ -108,9 +109,11 @@ class Downloader:
             raise DownloadError(f"{url}: HTTP status {response.code}")
         try:
             with path.open("wb") as file:
-                await self._receive(url, response, _write_to(file), MAX_FILE_BYTES)
+                is_complete = await self._receive(url, response, _write_to(file), MAX_FILE_BYTES)
         except OSError as error:
             raise DownloadError(f"{path}: {error.strerror}") from None
+        if not is_complete:
+            return Validators()
         etag, last_modified = (_field(response.headers, name) for name in (b"ETag", b"Last-Modified"))
         with suppress(ValueError, OverflowError, OSError):
             modified = parsedate_to_datetime(last_modified).timestamp()
@@ -132,12 +135,12 @@ class Downloader:
         except Exception as error:
             raise DownloadError(f"{url}: {_reason(error)}") from None
 
-    async def _receive(self, url: str, response: Any, write: Callable[[bytes], object], max_bytes: int) -> None:
-        """Receive the body of a response. Raises DownloadError."""
+    async def _receive(self, url: str, response: Any, write: Callable[[bytes], object], max_bytes: int) -> bool:
+        """Receive the body of a response; return whether it is known to be complete. Raises DownloadError."""
         body = _Body(write, max_bytes, self._clock)
         response.deliverBody(body)
         try:
-            await body.done
+            return await body.done
         except DownloadError as error:
             raise DownloadError(f"{url}: {error}") from None
 
@@ -146,7 +149,8 @@ class _Body(Protocol):
     """Receives the body of a response."""
 
     def __init__(self, write: Callable[[bytes], object], max_bytes: int, clock: IReactorTime) -> None:
-        self.done: Deferred[None] = Deferred(lambda _: self._abort())
+        self.done: Deferred[bool] = Deferred(lambda _: self._abort())
+        """Fires with whether the body is known to be complete."""
         self._write = write
         self._remaining = max_bytes
         self._clock = clock
@@ -175,7 +179,7 @@ class _Body(Protocol):
             return
         # Without a length, a zip that is cut off is found out when it is read.
         if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(None)
+            self.done.callback(reason.check(ResponseDone) is not None)
         else:
             self.done.errback(DownloadError("the connection was lost before the end"))
 

@@ -171,10 +171,16 @@ class Planning:
         return map(self.code_of, range(self.n_stops))
 
     def neighbours(self, code: str, number: int) -> list[str]:
-        """Return the TimingPointCodes of as many digits that are nearest to one in their order."""
+        """Return the TimingPointCodes of as many digits that are nearest to one in their order.
+
+        Without any, it is shortened, or continued with zeros.
+        """
         place = bisect_left(self._stop_keys, stop_key(code))
         keys = self._stop_keys[max(place - number, 0) : place + number].tolist()
         same_length = [key for key in keys if len(str(key)) == len(code) + 1]
+        if keys and not same_length:
+            length = len(self.code_of(min(place, self.n_stops - 1)))
+            return self.neighbours(code[:length].ljust(length, "0"), number)
         return [str(key)[1:] for key in sorted(same_length, key=lambda key: abs(key - stop_key(code)))[:number]]
 
     def timing_point(self, code: str) -> TimingPoint | None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from datetime import date, timedelta
 from itertools import groupby
-from operator import itemgetter
+from operator import eq, itemgetter
 
 from govi_server.departures.timing_point import is_timing_point_code, rd
 from govi_server.planning import layout
@@ -222,16 +222,25 @@ class Reading:
         return seconds
 
     def _in_order(self, ranges: list[tuple[int, int]]) -> tuple[int, int]:
-        """Return where the calls of a trip are in order; those that are not together, or not in order, are copied."""
+        """Return where the calls of a trip are in order, each at another stop than the one before.
+
+        Those that are not together, or not in order, are copied. Two calls in a row at one stop become one: a file
+        may repeat rows, as KV7 repeats messages.
+        """
         begin, end = ranges[0]
-        sequences = self._sequences[begin:end].tolist()
-        if len(ranges) == 1 and sequences == sorted(sequences):
+        stops, sequences = self._call_stops, self._sequences[begin:end].tolist()
+        repeats = any(map(eq, stops[begin : end - 1], stops[begin + 1 : end]))
+        if len(ranges) == 1 and sequences == sorted(sequences) and not repeats:
             return begin, end
         numbers = sorted((n for part in ranges for n in range(*part)), key=self._sequences.__getitem__)
-        begin = len(self._call_stops)
-        for column in (self._call_stops, self._sequences, self._arrivals, self._departures):
-            column.extend([column[n] for n in numbers])
-        return begin, len(self._call_stops)
+        begin = len(stops)
+        for n in numbers:
+            if len(stops) > begin and stops[-1] == stops[n]:
+                self._departures[-1] = self._departures[n]
+                continue
+            for column in (stops, self._sequences, self._arrivals, self._departures):
+                column.append(column[n])
+        return begin, len(stops)
 
 
 def _is_number(text: str) -> bool:

@@ -74,6 +74,11 @@ class PlanningService(Service):
         """Why the latest attempt failed; "" if it did not."""
         self.planning: Planning | None = None
 
+    @property
+    def age(self) -> float:
+        """Seconds since the file in use was published; 0 without one."""
+        return 0.0 if self.planning is None else self._reactor.seconds() - self.planning.header.published
+
     def startService(self) -> None:
         """Use the stored planning, and look for a new file in the background if it is time."""
         super().startService()
@@ -93,6 +98,7 @@ class PlanningService(Service):
                 self.log.warn("GTFS {path}: not used: {why}", path=self._store.planning, why=str(error))
         if self.planning is None:
             self.state.checked_at, self.state.name, self.state.validators = 0.0, "", Validators()
+            self.state.refused = ""
         self._schedule()
 
     def stopService(self) -> None:
@@ -161,6 +167,16 @@ class PlanningService(Service):
         self._fail(why)
         self.state.failures += LONGEST_BACK_OFF
 
+    def _is_due_again(self) -> bool:
+        """Return whether the latest file was refused on another day: it may be for the dates of today."""
+        state, now = self.state, self._reactor.seconds()
+        return bool(state.refused) and local_date(state.failed_at) != local_date(now)
+
+    def _looked_at(self, name: str, version: Validators, problem: str) -> None:
+        """Record a file that was compiled, or refused because of a problem."""
+        self.state.name, self.state.validators = name, version
+        self.state.refused = f"{name} refused: {problem}" if problem else ""
+
     def _succeed(self) -> None:
         self.state.checked_at, self.state.failures = self._reactor.seconds(), 0
         self.problem = ""
@@ -171,18 +187,23 @@ class PlanningService(Service):
         """Fetch the newest file; without any planning, an older one if that is not usable."""
         problems = []
         for file in await self._candidates():
-            known = self.state.validators if file.name == self.state.name else Validators()
+            known = (
+                self.state.validators if file.name == self.state.name and not self._is_due_again() else Validators()
+            )
             validators = await self._downloader.fetch(file.url, self._store.new_file, known)
+            if validators is None and self.state.refused:
+                self._refuse(self.state.refused)
+                return
             if validators is None:
                 self.log.info("GTFS {url}: not modified", url=file.url)
                 self._succeed()
                 return
             problem = await self._take(self._store.new_file, file.name)
-            self.state.name, self.state.validators = file.name, validators  # a refused file is not fetched again
+            self._looked_at(file.name, validators, problem)  # a refused file is not fetched again
             if not problem:
                 self._succeed()
                 return
-            problems.append(f"{file.name} refused: {problem}")
+            problems.append(self.state.refused)
             if self.planning is not None:
                 break
         self._refuse("; ".join(problems))
@@ -197,6 +218,9 @@ class PlanningService(Service):
         files = [file for file in listed if days[0] <= file.day <= days[1]]
         if not files:
             raise DownloadError(f"{self.source}: the newest file is {listed[0].name}, older than {MAX_AGE_DAYS} days")
+        used = None if self.planning is None else file_date(self.planning.header.name)
+        if used is not None and files[0].day < used:
+            raise DownloadError(f"{self.source}: the newest file is {files[0].name}, older than the one in use")
         return files
 
     # A file or a directory.
@@ -210,14 +234,15 @@ class PlanningService(Service):
             path = max(dated)[1]
         status = (path / "stop_times.txt" if path.is_dir() else path).stat()
         version = Validators(f"{status.st_mtime_ns}-{status.st_size}")
-        if (path.name, version) != (self.state.name, self.state.validators):
+        if (path.name, version) != (self.state.name, self.state.validators) or self._is_due_again():
             problem = await self._take(path, path.name)
-            self.state.name, self.state.validators = path.name, version
+            self._looked_at(path.name, version, problem)
             if problem:
-                self._refuse(f"{path.name} refused: {problem}")
+                self._refuse(self.state.refused)
                 return
-        elif self.state.failures:
-            return  # it is the one that was refused
+        elif self.state.refused:
+            self.problem = self.state.refused
+            return
         self._succeed()
 
     # All.

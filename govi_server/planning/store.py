@@ -25,6 +25,8 @@ class State(Struct):
     """Name of the latest file that was looked at."""
     validators: Validators = Validators()
     """Its version."""
+    refused: str = ""
+    """Why it was refused; "" if it was not."""
     checked_at: float = 0.0
     """When the source was last asked successfully, whether it had a new file or not."""
     failed_at: float = 0.0

@@ -111,6 +111,15 @@ class FindTests(SynchronousTestCase):
             self.assertEqual((place.id, place.codes), ("p11", ("11", "12")))
         self.assertIsNone(places.place("p13"))
 
+    def test_number_and_station(self) -> None:
+        """If no place has all words, numbers of houses are omitted first; a station need not be called central."""
+        places = index(
+            stop("1", "Bussum, Kerkstraat", "Bussum"), stop("2", "Bussum, Flat 12", "Bussum", departures=9),
+            stop("3", "Utrecht, Centraal", "Utrecht", departures=99), stop("4", "Bussum, Station", "Bussum"),
+        )  # fmt: skip
+        for query, code in (("kerkstraat 12 bussum", "1"), ("bussum centraal", "4"), ("bussum cs", "4")):
+            self.assertEqual(codes(places, query)[:1], code, query)
+
     @given(st.text() | st.text("utrech 123,é").map(lambda text: text * 50))
     def test_any_query(self, query: str) -> None:
         """Any query returns a limited number of places, each once."""

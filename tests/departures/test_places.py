@@ -39,11 +39,27 @@ class PlaceTests(SynchronousTestCase):
 
     def test_areas(self) -> None:
         """All stops of an area are a place, wherever they are and whatever they are called."""
-        stops = (stop("1", area="A"), stop("2", "Elders", X + 5000, "A"), stop("3", area="B"), stop("4"))
+        stops = (
+            stop("1", area="A"),
+            stop("2", "Elders", X + 5000, "A"),
+            stop("3", "Markt", area="B"),
+            stop("4", "Markt", X + 200),
+        )
         self.assertEqual(members(*stops), [("1", "2"), ("3",), ("4",)])
 
+    def test_areas_of_one_name_nearby(self) -> None:
+        """Areas of two operators at one stop are one place, as are two directions of which one has an area."""
+        stops = (stop("1", area="A"), stop("2", x=X + 100, area="B"), stop("3", x=X - 100), stop("4", x=X + 900))
+        joined, other = places(*stops)
+        self.assertEqual((joined.codes, joined.areas, other.codes), (("1", "2", "3"), ("A", "B"), ("4",)))
+        # Through their areas, stops of different names are one place as well.
+        stops = (stop("1", "Brug", area="A"), stop("2", "Kade", area="A"), stop("3", "Kade"), stop("4", "Brug"))
+        self.assertEqual(members(*stops), [("1", "2", "3", "4")])
+        (place,) = places(stop("1"), stop("2", area="A", area_name="Lindedorp, Station"))
+        self.assertEqual(place.name, "Station")
+
     def test_same_name_nearby(self) -> None:
-        """Without an area, stops of one name are a place if they are within 150 m of one another."""
+        """Stops of one name are a place if they are within 150 m of one another."""
         stops = (stop("1"), stop("2", x=X + 150), stop("3", x=X + 301), stop("4", "Lindedorp, Markt"))
         self.assertEqual(members(*stops), [("1", "2"), ("3",), ("4",)])
         self.assertEqual(members(stop("1"), stop("2", x=X + 140), stop("3", x=X + 280)), [("1", "2", "3")])
@@ -59,7 +75,7 @@ class PlaceTests(SynchronousTestCase):
         )
         self.assertEqual(
             place,
-            Place("p11", "Brug", "Lindedorp", ("11", "12", "13"), ("bus", "tram"), 9, X + 50, Y, "A", ("Kade",)),
+            Place("p11", "Brug", "Lindedorp", ("11", "12", "13"), ("bus", "tram"), 9, X + 50, Y, ("A",), ("Kade",)),
         )
         (place,) = places(stop("1", area="A", area_name="Lindedorp, Station"))
         self.assertEqual((place.name, place.other_names), ("Station", ("Brug",)))

@@ -14,6 +14,11 @@ class SimilarCodesTests(SynchronousTestCase):
             self.assertIn("30000012", similar_codes(code, {"30000012", "4"}.__contains__), code)
         self.assertEqual(similar_codes("30000099", {"30000012"}.__contains__), ())
 
+    def test_several_variants(self) -> None:
+        """A code that is a variant in several ways counts once."""
+        known = {"60000100", "60001002", "60001003"}
+        self.assertEqual({*similar_codes("6000100", known.__contains__)}, known)
+
     def test_leading_zeros(self) -> None:
         """Leading zeros are digits."""
         self.assertEqual(similar_codes("31102", {"031102"}.__contains__), ("031102",))

@@ -65,6 +65,14 @@ def truncate(request: Request) -> int:
     return int(NOT_DONE_YET)
 
 
+def truncate_without_length(request: Request) -> int:
+    """Close the connection in the middle of a file of unknown length."""
+    assert request.transport is not None
+    request.transport.write(b'HTTP/1.1 200 OK\r\nETag: "1"\r\n\r\n' + CONTENT[:100])
+    request.transport.loseConnection()
+    return int(NOT_DONE_YET)
+
+
 def stop_sending(request: Request) -> int:
     """Send nothing after the first bytes."""
     request.write(CONTENT[:100])
@@ -132,6 +140,15 @@ async def test_failed_download(
     monkeypatch.setattr(download, "MAX_FILE_BYTES", len(CONTENT) - 1)
     with pytest.raises(DownloadError, match=reason):
         await Downloader(reactor, "x").fetch(url + FILE, tmp_path / "x", Validators())
+
+
+@pytest_twisted.ensureDeferred
+async def test_file_of_unknown_length(publisher: tuple[Publisher, str], tmp_path: Path) -> None:
+    """A file that may have been cut off has no version, so that it is fetched again if it is damaged."""
+    site, url = publisher
+    site.respond = truncate_without_length
+    assert await Downloader(reactor, "x").fetch(url + FILE, tmp_path / "x", Validators()) == Validators()
+    assert (tmp_path / "x").read_bytes() == CONTENT[:100]
 
 
 @pytest_twisted.ensureDeferred

@@ -3,6 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.departures.display import place_display
 from govi_server.departures.times import HOUR
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.display import stop_display
@@ -117,6 +118,16 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertIsInstance(self.feed.timetable.timing_points.get(CODE), TimingPoint)
         self.assertIn(("LIN", "L004"), self.feed.timetable.lines)
 
+    def test_two_calls_in_a_row(self) -> None:
+        """Two calls in a row at one stop are one, so that none stays planned beside a live one."""
+        turning = [call(TRIP, CODE, "01:30:00", 1), call(TRIP, CODE, "01:33:00", 2)]
+        self.use(calls=[call(TRIP, "30000003", "01:20:00", 0), *turning, call(TRIP, "30000002", "01:40:00", 3)])
+        (passtime,) = self.passtimes()
+        self.assertEqual((passtime.target_arrival_time, passtime.target_departure_time), ("01:30:00", "01:33:00"))
+        for order in ("5", "6"):
+            ingest(self.feed, kv.passtimes({"UserStopOrderNumber": order}))
+            self.assertEqual({passtime.provenance for passtime in self.passtimes()}, {"kv8"})
+
     def test_journey(self) -> None:
         """A journey has its planned passtimes, each live one in place of a planned one."""
         self.use()
@@ -141,6 +152,10 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.use()
         states = [self.freshness(code) for code in (CODE, "30000003", "30000004")]
         self.assertEqual(states, ["stale", "stale", "unknown"])
+        for code, state in ((CODE, "planned"), ("30000003", "none")):
+            departures = self.feed.boards.board(code, HORIZON)
+            display = run_now(stop_display(self.feed, departures, departures.entries))
+            self.assertEqual((display.state, display.as_of), (state, None))  # no data that would have a time
 
     def test_similar_stops(self) -> None:
         """The display of a stop that does not exist names those that may be meant."""
@@ -149,6 +164,11 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertEqual(display.state, "unknown")
         self.assertEqual(display.similar[:1], ("30000002 Lindedorp, Dijk",))
         self.assertEqual(len(display.similar), 3)
+        for code in ("3", "3000000", "3000000123", "0"):  # no stop has as many digits
+            display = run_now(stop_display(self.feed, self.feed.boards.board(code, HORIZON), ()))
+            self.assertEqual(len(display.similar), 3, code)
+        place = run_now(place_display("p3", "", "", [display]))
+        self.assertEqual((place.state, place.similar), ("unknown", display.similar))
 
     def freshness(self, code: str) -> str:
         return self.feed.freshness(self.feed.boards.board(code, HORIZON))[0]

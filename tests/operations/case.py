@@ -1,5 +1,6 @@
 """The components of a program with a gateway and a feed, for the tests of operations."""
 
+from pathlib import Path
 from typing import Any, cast
 from unittest.mock import Mock
 
@@ -19,6 +20,8 @@ from govi_server.operations.health import HealthMonitor
 from govi_server.operations.history import RecentHistory
 from govi_server.operations.metrics import FailingStops, Metrics
 from govi_server.operations.status import Status
+from govi_server.planning.service import PlanningService
+from govi_server.planning.store import PlanningStore
 from govi_server.runtime.ordered_services import Observers
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.settings import Config
@@ -28,6 +31,7 @@ from govi_server.workers.messages import Assignment, Figures
 from govi_server.workers.pool import WorkerPool
 from tests.client import NOW, WireTestCase
 from tests.doubles import FakePoster, FakeSource, live_feed
+from tests.planning.files import planning, temporary_directory
 
 CODE = "57330430"
 
@@ -97,6 +101,14 @@ class OperationsTestCase(WireTestCase):
             worker.figures = current
             worker.pid = None if current is None else 4710 + worker.number
             worker.restarts = 0 if current else 1
+
+    def add_planning(self) -> PlanningService:
+        """Add a GTFS source whose file was published now."""
+        service = PlanningService(self.clock, "/gtfs", PlanningStore(Path(), "/gtfs"), self.fail, (1, 1), "")
+        service.planning = planning(temporary_directory(self))
+        service.planning.header.published = self.clock.seconds()
+        self.components.planning = service
+        return service
 
     def metric(self, line: str) -> str | None:
         """Return the value of the metric with this name and these labels, or None."""

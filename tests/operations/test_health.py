@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 
 from govi_server.departures.source import SourceUnreachable
 from govi_server.departures.times import utc_timestamp
-from govi_server.operations.health import MAX_CHANGES, RECOVERY_SECONDS
+from govi_server.operations.health import MAX_CHANGES, MAX_PLANNING_AGE, RECOVERY_SECONDS
 from govi_server.server import ServerFigures
 from govi_server.settings import AccessSettings
 from govi_server.workers.messages import Figures
@@ -34,6 +34,26 @@ class HealthMonitorTests(OperationsTestCase):
         self.assertEqual(self.health(), "UP")
         self.clock.advance(100)
         self.assertEqual(self.monitor.health().since, NOW)
+
+    def test_planning(self) -> None:
+        """A GTFS source without a file is a problem; one whose attempts fail only when the file in use is old."""
+        service = self.add_planning()
+        self.assertEqual((self.health(), self.metric("govi_gtfs_failing")), ("UP", "0.0"))
+        service.problem = "/gtfs: No such file or directory"
+        self.assertEqual((self.health(), self.metric("govi_gtfs_failing")), ("UP", "1.0"))
+        self.clock.advance(MAX_PLANNING_AGE + 1)
+        self.assertRegex(
+            self.monitor.health().reasons[0],
+            r"^GTFS /gtfs: no new file since .* \(gtfs-kv7-20260101.zip is in use; /g",
+        )
+        self.assertEqual(self.metric("govi_gtfs_age_seconds"), "259201.0")
+        service.planning = None
+        self.assertRegex(
+            self.monitor.health().reasons[0], r"^GTFS /gtfs: no file since .* \(/gtfs: No such file or directory\): "
+        )
+        self.assertEqual((self.health(), self.metric("govi_gtfs_age_seconds")), ("DEGRADED", None))
+        service.problem = ""
+        self.assertEqual(self.health(), "RECOVERING")
 
     def test_health_by_number_of_failing_sources(self) -> None:
         """With one of two sources failing the health is DEGRADED, with both DOWN, then RECOVERING, then UP."""

@@ -142,10 +142,11 @@ class CompilerTests(SynchronousTestCase):
         calls = [
             call(TRIP, "30000001", "01:00:00", 1), call(TRIP, "x", "01:00:00", 2), call(TRIP, "30000001", "48:00:00"),
             call(TRIP, "30000001", "1:00", 3), {**call(TRIP, "30000001", "01:00:00"), "stop_sequence": "²"},
-            {"trip_id": "unknown"}, call(TRIP, "30000001", "", 9, "01:10:00"),
+            {"trip_id": "unknown"}, call(TRIP, "30000002", "", 9, "01:10:00"),
             call("LIN|L004|77|1003|0", "x", "02:00:00"),
         ]  # fmt: skip
-        result, path = compiled(self.directory, tables(trips=trips, stop_times=calls))
+        stops: list[Row] = [{}, {"stop_id": "30000002"}]
+        result, path = compiled(self.directory, tables(stops=stops, trips=trips, stop_times=calls))
         self.assertEqual(
             result.rejected,
             {

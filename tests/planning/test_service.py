@@ -202,6 +202,28 @@ class SiteTests(ServiceTestCase):
             self.assertEqual(len(self.used), 1)
             self.assertEqual(Planning.open(service._store.planning).n_stops, 4)
 
+    def test_refused_file_stays_refused(self) -> None:
+        """A refused file is not fetched again on the same day, and remains the problem, also after a restart."""
+        service = self.start(SITE, self.site)
+        self.site.files = {name_of(TODAY + timedelta(1)): b"<html>"}
+        self.clock.advance(CHECK_SECONDS)
+        for _ in range(2):
+            service.stopService()
+            service = self.start(SITE, self.site)
+            self.clock.advance(MAX_BACK_OFF)
+            self.assertIn("not a zip file", service.problem)
+            self.assertNotEqual(self.site.requests[-1][1], Validators())
+        self.assertNotEqual(service.state.failures, 0)
+
+    def test_file_of_tomorrow(self) -> None:
+        """A file that is not for today yet is fetched again on the next day."""
+        service = self.start(SITE, self.site)
+        self.site.files = {name_of(TODAY + timedelta(1)): gtfs(4, TODAY + timedelta(2))}
+        self.clock.advance(CHECK_SECONDS)
+        self.assertIn("it is for 2026-01-03", service.problem)
+        self.clock.advance(CHECK_SECONDS)
+        self.assertEqual((service.problem, len(self.used)), ("", 2))
+
     def test_older_file_without_planning(self) -> None:
         """If the newest file is not usable and there is no planning, the one before is used."""
         self.site.files[name_of(TODAY)] = b"broken"
@@ -215,6 +237,17 @@ class SiteTests(ServiceTestCase):
         service = self.start(SITE, self.site)
         self.assertIn("older than 3 days", service.problem)
         self.assertEqual((self.names(), self.used), ([SITE], []))
+
+    def test_older_file_than_the_one_in_use(self) -> None:
+        """Planning is not replaced by that of an earlier day."""
+        service = self.start(SITE, self.site)
+        del self.site.files[name_of(TODAY)]
+        self.names()
+        self.clock.advance(CHECK_SECONDS)
+        self.assertIn(
+            f"the newest file is {name_of(TODAY - timedelta(1))}, older than the one in use", service.problem
+        )
+        self.assertEqual((self.names(), len(self.used)), ([SITE], 1))
 
     def test_damaged_planning(self) -> None:
         """Stored planning that cannot be read is fetched again."""
