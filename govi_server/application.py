@@ -1,25 +1,20 @@
-"""The service tree of govi-cache, made from a Config; the only module that imports all packages.
+"""The service tree of govi-cache, made from a Config: the server of clients, the URL modules, and the operators' side.
 
-Longer than other modules, since every component is made here, each in a few lines.
+Longer than other modules, since every one of them is made here, each in a few lines.
 """
 
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any, cast, get_args
 
 import msgspec
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger, LogPublisher
 
-from govi_server.departures.breaker import CircuitBreaker
-from govi_server.departures.cache import BoardCache
 from govi_server.departures.timing_point import TIMING_POINT_CODE_FORMAT, is_timing_point_code
 from govi_server.errors import ConfigError, StartupError
 from govi_server.http.client_limits import UNLIMITED, ClientLimits
@@ -27,13 +22,9 @@ from govi_server.http.cors import public_headers
 from govi_server.http.error_responses import DETAIL, QUERY, ErrorFormats, ErrorKind
 from govi_server.http.unfinished import UnfinishedRequests
 from govi_server.kv55 import messages
-from govi_server.kv55.gateway import Gateway, IPeers
-from govi_server.kv55.post import Poster
-from govi_server.kv78turbo.feed import Feed
 from govi_server.modules import kv55_feed
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
-from govi_server.modules.callback import Callback
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
 from govi_server.modules.docs import Documentation, openapi_modules
 from govi_server.modules.events import Events
@@ -49,7 +40,7 @@ from govi_server.modules.siri import Siri
 from govi_server.modules.trip import Trips
 from govi_server.operations.admin import Admin
 from govi_server.operations.commands import ManholeCommands
-from govi_server.operations.components import Components, GatewayComponents
+from govi_server.operations.components import Components
 from govi_server.operations.health import HealthMonitor
 from govi_server.operations.history import RecentHistory
 from govi_server.operations.log_levels import LogLevels
@@ -61,8 +52,6 @@ from govi_server.operations.status import Status
 from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.error_page import error_pages
 from govi_server.pages.front_page import SourceDescription
-from govi_server.planning.service import PlanningService
-from govi_server.planning.store import PlanningStore, cache_directory
 from govi_server.request_handler import RequestHandler
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.cooperative import CooperativeRunner
@@ -72,21 +61,14 @@ from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiS
 from govi_server.runtime.program import Program
 from govi_server.runtime.text import pluralize
 from govi_server.runtime.turn_watch import TurnWatch
-from govi_server.runtime.version import SOFTWARE, VERSION
+from govi_server.runtime.version import VERSION
 from govi_server.server import Server
-from govi_server.settings import Config, ManholeSettings, ModuleSettings, ShareSettings, parse_networks
+from govi_server.settings import Config, ManholeSettings, ModuleSettings
 from govi_server.settings_loader import setting_name, shown
-from govi_server.sharing.address import engine_endpoints, parse_engine_url
-from govi_server.sharing.boards import SharedBoards
-from govi_server.sharing.engine import Engine
-from govi_server.sharing.peers import Peers
-from govi_server.sharing.source import SharedSource
-from govi_server.sharing.status import SharingStatus
-from govi_server.simulator.feed import make_town_feed
-from govi_server.simulator.gateway import GatewayBehaviour, make_gateway_server
 from govi_server.simulator.town import STATION
 from govi_server.sockets.accepting import fit_connections
 from govi_server.sockets.listener import Listener, server_service
+from govi_server.sources import MAX_CALLBACK_CONNECTIONS, SERVER, add_engine, add_feed, add_gateway, local_url
 from govi_server.statistics.batches import StatisticsBatcher
 from govi_server.statistics.log import StatisticsLog, statistics_publisher
 from govi_server.workers.listening import SharedEndpoint
@@ -96,17 +78,8 @@ from govi_server.workers.pool import WorkerPool
 
 NAME = "govi-cache"
 
-CALLBACK_DRAIN_SECONDS = 1.0
-"""Time for callbacks in flight to finish at shutdown, when no client waits for them."""
-
-MAX_CALLBACK_CONNECTIONS = 1024
-"""Open connections from gateways; the longest idle one is closed to make room."""
-
 HEALTH_INTERVAL = 10.0
 """Seconds between health checks, which determine when a failure began."""
-
-SERVER = {"Server": SOFTWARE}
-"""The header field of every response that names the program (RFC 9110, section 10.2.4)."""
 
 DEMO = {"Data-Source": "demo"}
 """The header field of every response of a demo, so that its departures are not taken for real ones."""
@@ -275,17 +248,8 @@ def response_headers(config: Config) -> dict[str, str]:
 
 def _log_url(address: IAddress, scheme: str) -> None:
     """Log the URL of the front page when the server listens on an address."""
-    if url := _local_url(address, scheme):
+    if url := local_url(address, scheme):
         log.info("Open {url}", url=url.replace("//127.0.0.1:", "//localhost:").replace("//[::1]:", "//localhost:"))
-
-
-def _local_url(address: IAddress, scheme: str) -> str | None:
-    """Return the URL of a listening address, as it is reached from this machine; None for a UNIX socket."""
-    if isinstance(address, IPv4Address):
-        return f"{scheme}://{'127.0.0.1' if address.host == '0.0.0.0' else address.host}:{address.port}/"
-    if isinstance(address, IPv6Address):
-        return f"{scheme}://[{'::1' if address.host == '::' else address.host}]:{address.port}/"
-    return None
 
 
 # URL modules and their sources
@@ -300,9 +264,9 @@ def add_modules(
     Raises ConfigError.
     """
     runner = CooperativeRunner(reactor)
-    engine = _add_engine(services, config.share, components, runner, reactor) if config.share.url else None
+    engine = add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
-        components.feed = feed = _add_feed(services, config, components, runner, reactor)
+        components.feed = feed = add_feed(services, NAME, config, components, runner, reactor)
         for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed), Trips(feed, config.is_demo)):
             _add_module(modules, live_module)
     for name, settings in config.modules.items():
@@ -313,21 +277,7 @@ def add_modules(
             if settings.callback != ModuleSettings().callback:
                 log.warn("{key}: not used by source 'kv78turbo'", key=setting_name(f"modules.{name}.callback"))
         else:
-            callback_address = _ListeningAddress()
-            boards = None if engine is None else SharedBoards(engine, name, config.share.prefix, reactor)
-            peers = None if boards is None else _make_peers(boards, settings, callback_address, reactor)
-            gateway = _add_gateway(services, name, settings, config, components, callback_address, peers, reactor)
-            breaker = CircuitBreaker(gateway, reactor, config.breaker, gateway.description)
-            if boards is None or peers is None:
-                cache, probe = BoardCache(breaker, reactor, config.cache, runner), breaker.board
-            else:
-                # After a takeover a request lasts longer than one of the gateway, but not as long as its client's.
-                deadline = max(config.gateway.answer, config.limits.connection - 0.5)
-                shared = SharedSource(breaker, boards, reactor, runner, config.cache.fresh, deadline)
-                services.addService(peers)
-                services.addService(shared)
-                cache, probe = BoardCache(shared, reactor, config.cache, runner), shared.new_board
-            components.gateways[name] = GatewayComponents(gateway, breaker, cache, probe)
+            cache = add_gateway(services, name, settings, config, components, engine, runner, reactor)
             _add_module(modules, Kv55Gateway(name, cache, _license(settings)))
     _add_pages(modules, config, components, reactor)
     return runner
@@ -364,140 +314,6 @@ def _add_module(modules: MultiService, module: object) -> None:
 
 def _license(settings: ModuleSettings) -> str:
     return settings.license or (kv55_feed if settings.source == "kv78turbo" else messages).LICENSE
-
-
-def _add_feed(
-    services: OrderedMultiService, config: Config, components: Components, runner: CooperativeRunner, reactor: Any
-) -> Feed:
-    """Add the live feed with its planning, and in the demo the simulated feed that it subscribes to."""
-    settings = config.feed
-    feed = Feed(
-        reactor,
-        () if config.is_demo else settings.addresses,
-        settings.timetable,
-        settings.limits,
-        subscriber=settings.subscriber,
-        passtimes=settings.passtimes,
-        timetable=settings.planning,
-        cache_bytes=settings.cache.bytes,
-        runner=runner,
-    )
-    if config.is_demo:
-        seed = GatewayBehaviour().seed
-        services.addService(make_town_feed(reactor, seed, lambda address: feed.subscribe([address])))
-    services.addService(feed)
-    if config.is_live and settings.gtfs:
-        store = PlanningStore(cache_directory(os.environ, Path(os.path.expanduser("~"))), settings.gtfs)
-        limits = settings.planning.planned, settings.planning.names
-        contact = f" ({settings.contact})" if settings.contact else ""
-        agent = f"{NAME}/{VERSION}{contact}"
-        components.planning = PlanningService(reactor, settings.gtfs, store, feed.use_planning, limits, agent)
-        services.addService(components.planning)
-    return feed
-
-
-def _add_gateway(
-    services: OrderedMultiService,
-    name: str,
-    settings: ModuleSettings,
-    config: Config,
-    components: Components,
-    callback_address: "_ListeningAddress",
-    peers: IPeers | None,
-    reactor: Any,
-) -> Gateway:
-    """Add a module's gateway and its callback endpoint, and in the demo the simulated gateway.
-
-    callback_address: set when the endpoint listens. peers: other nodes that share boards, if there are any.
-    """
-    is_demo, simulator_address = settings.source == "demo", _ListeningAddress()
-    server = components.server  # callbacks share its observer and its bytes of unfinished requests
-    poster = Poster(reactor, simulator_address.url if is_demo else lambda: settings.gateway_url)
-    gateway = Gateway(
-        poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
-    )
-    callback = Callback(gateway, settings.allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
-    components.appliers[f"modules.{name}.allow"] = lambda changed: callback.set_allow(changed.modules[name].allow)
-    callback_server = Server(
-        "",
-        0,
-        RequestHandler,
-        clock=reactor,
-        find_module=lambda segment: callback,
-        limits=msgspec.structs.replace(config.limits, body=config.gateway.message, drain=CALLBACK_DRAIN_SECONDS),
-        headers=SERVER,
-        access=ClientLimits(reactor, msgspec.structs.replace(UNLIMITED, connections=MAX_CALLBACK_CONNECTIONS)),
-        name=f"{name} callbacks",
-        observer=server.observer,
-        unfinished=server.unfinished,
-    )
-    setting = setting_name(f"modules.{name}.callback")
-    services.addService(server_service(reactor, setting, [settings.callback], callback_server, callback_address.set))
-    if is_demo:
-        simulator = make_gateway_server(reactor, GatewayBehaviour(), callback_address.url)
-        any_port = ["tcp:0:interface=127.0.0.1"]
-        services.addService(server_service(reactor, simulator.name, any_port, simulator, simulator_address.set))
-    services.addService(gateway)
-    source = "the simulated gateway" if is_demo else f"the gateway {settings.gateway_url}"
-    log.info("/{name}: departures from {source}", name=name, source=source)
-    return gateway
-
-
-def _add_engine(
-    services: OrderedMultiService,
-    settings: ShareSettings,
-    components: Components,
-    runner: CooperativeRunner,
-    reactor: Any,
-) -> Engine:
-    """Add the engine through which nodes share boards. Its dependency is optional, so it is imported here."""
-    try:
-        from govi_server.sharing.connection import EngineConnection
-    except ImportError as error:
-        extra = "requires the extra \"share\": pip install '.[share]' in the checkout"
-        raise StartupError(f"{setting_name('share.url')}: {extra} ({error})") from None
-    try:
-        url = parse_engine_url(settings.url)
-    except ValueError as error:
-        raise StartupError(f"{setting_name('share.url')}: {error}") from None
-    try:
-        endpoints = engine_endpoints(reactor, url, settings.authorities, settings.certificate)
-    except (OSError, ValueError) as error:
-        raise StartupError(f"share.authorities, share.certificate: cannot be read ({error})") from None
-    addresses = ", ".join(endpoints)
-    components.sharing = SharingStatus(reactor, addresses)
-    engine = Engine(reactor, url, endpoints, components.sharing, partial(EngineConnection, reactor, runner))
-    services.addService(engine)
-    log.info("Boards are shared through {engine}, prefix {prefix}", engine=addresses, prefix=settings.prefix)
-    return engine
-
-
-def _make_peers(
-    boards: SharedBoards, settings: ModuleSettings, callback_address: "_ListeningAddress", reactor: Any
-) -> Peers:
-    """Return the other nodes of a module."""
-    allow = parse_networks(settings.allow)
-    return Peers(boards, reactor, callback_address.host_and_port, allow, lambda url: Poster(reactor, lambda: url))
-
-
-class _ListeningAddress:
-    """The address of a port, which is known once it listens."""
-
-    def __init__(self) -> None:
-        self._url = "http://unknown.invalid/"
-        self._address: IAddress | None = None
-
-    def set(self, address: IAddress, scheme: str) -> None:
-        self._url = _local_url(address, scheme) or self._url
-        self._address = address if scheme == "http" else None
-
-    def host_and_port(self) -> tuple[str, int] | None:
-        """Return the IP address and port of an http endpoint; None if it is another one."""
-        address = self._address
-        return (address.host, address.port) if isinstance(address, IPv4Address | IPv6Address) else None
-
-    def url(self) -> str:
-        return self._url
 
 
 # Operations

@@ -45,9 +45,13 @@ ALLOWED: dict[str, set[str]] = {
     "workers": {"request_handler", "server", "web_handler"} | _SERVER,
     "feed_proxy": {"operations", "kv78turbo"} | _HTTP | _DOMAIN,
     "command": {"application", "settings_loader", "tap", "statistics", "sockets", "kv78turbo", "sharing"} | _DOMAIN,
+    "sources": {
+        "settings_loader", "request_handler", "server", "modules", "operations", "sharing", "simulator", "kv55",
+        "kv78turbo", "planning",
+    } | _SERVER | _DOMAIN,
     "application": {
-        "settings_loader", "request_handler", "server", "web_handler", "openapi", "documents", "pages", "modules",
-        "operations", "workers", "sharing", "simulator", "kv55", "kv78turbo", "planning",
+        "sources", "settings_loader", "request_handler", "server", "web_handler", "openapi", "pages", "modules",
+        "operations", "workers", "simulator", "kv55",
     } | _SERVER | _DOMAIN,
     "tap": {"application", "settings_loader"} | _RUNTIME,
 }  # fmt: skip
