@@ -1,4 +1,4 @@
-"""The service tree of govi-cache, made from a Config: the server of clients, the URL modules, and the operators' side.
+"""The service tree of govi-cache, made from a Config: the server of clients, URL modules, and the side of operators.
 
 Longer than other modules, since every one of them is made here, each in a few lines.
 """
