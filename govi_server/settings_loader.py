@@ -1,4 +1,7 @@
-"""Loads the configuration from a TOML file and options: a checked Config, or a one-line error."""
+"""Loads the configuration from a TOML file and options: a checked Config, or a one-line error.
+
+Longer than other modules: half of it finds the words of errors, which depend on the type of the setting.
+"""
 
 import inspect
 import re

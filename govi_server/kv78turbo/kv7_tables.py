@@ -1,4 +1,7 @@
-"""The tables of the KV7 timetable: applies updates, and removes expired data."""
+"""The tables of the KV7 timetable: applies updates, and removes expired data.
+
+Longer than other modules: what an update replaces depends on all tables, so their rules stand together.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator

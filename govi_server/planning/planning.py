@@ -1,4 +1,7 @@
-"""Compiled planning: stops, lines, trips and calls of a GTFS file, looked up in the file itself."""
+"""Compiled planning: stops, lines, trips and calls of a GTFS file, looked up in the file itself.
+
+Longer than other modules: the look-ups share the columns of the file, each in a few lines.
+"""
 
 import mmap
 from bisect import bisect_left, bisect_right

@@ -51,7 +51,7 @@ class IReloadable(Interface):
 
 
 class Program(OrderedMultiService):
-    """The root of a program's services, which logs to a file, or if that is None to stdout.
+    """The root of a program's services, which logs to a file, by default to stdout.
 
     SIGHUP reopens the files of its logs, and reloads what its services can reload. SIGUSR1 rotates the file, as it
     does with twistd's own class. log_format: see log_format.make_observer().

@@ -1,4 +1,7 @@
-"""The workers of the main process: starts them, watches them, replaces them, and receives their reports."""
+"""The workers of the main process: starts them, watches them, replaces them, and receives their reports.
+
+Longer than other modules: the life of one process is one class.
+"""
 
 import os
 import signal

@@ -174,7 +174,7 @@ class _Receiver(Int32StringReceiver):
         self._stop()
 
     def writeConnectionLost(self) -> None:
-        """End at once, because nobody reads the reports."""
+        """End at once: the reports would not be read."""
         self._lost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -152,7 +152,7 @@ class ConfigTests(FileTestCase):
             self.assertIn(f"\n{line}\n", f"\n{text}")
 
     def test_implied_source(self) -> None:
-        """A source that another option implies is said to be so; --changed omits the defaults."""
+        """A source that another option implies is marked as implied; --changed omits the defaults."""
         status, text = run("config", "--changed", "--feed", "tcp://x:1")
         self.assertEqual(status, 0)
         self.assertEqual(

@@ -26,7 +26,7 @@ def serial_number(port: int) -> int:
 
 
 def test_states_are_notified(twistd: Twistd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd is told when the program serves, reloads and stops, and the watchdog is fed."""
+    """systemd is notified when the program serves, reloads and stops, and regularly for its watchdog."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)

@@ -1,6 +1,6 @@
 """The rules of the world, one class for each, checked all the time.
 
-An oracle is told what happens by the methods of Oracle that it overrides, and reports what breaks its rule with
+An oracle receives events through the methods of Oracle that it overrides, and reports what breaks its rule with
 found(). None of them looks inside the program.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 SLACK = 0.5
-"""Seconds for the network, in which nobody waits for the program."""
+"""Seconds for the network, which are not the program's."""
 FRESH, STALE = 60.0, 300.0
 STEP_SECONDS = 3.0
 """Time that the program has to notice that the clock was set."""
@@ -65,7 +65,7 @@ class Oracle:
         """A second has passed."""
 
     def quiet(self) -> None:
-        """Nobody has done anything for so long that everything must be over."""
+        """All users have been idle for so long that everything must be over."""
 
     def stopped(self, node: Node, clean: bool) -> None:
         """A process has ended: after SIGTERM, or killed."""
@@ -75,7 +75,7 @@ class Oracle:
 
 
 class Deadlines(Oracle):
-    """No client waits longer than 13 s: for a response, or for the end of a connection that nobody uses."""
+    """No client waits longer than 13 s: for a response, or for the end of an idle connection."""
 
     def tick(self) -> None:
         now = self.now

@@ -30,7 +30,7 @@ class RelayedStreamTests(WorkerCase):
 
     def change(self, trips: int) -> None:
         """Change the board to another number of departures, and let the main process notice."""
-        self.clock.advance(0.01)  # boards are told apart by their time
+        self.clock.advance(0.01)  # boards are distinguished by their time
         cache = self.program.components.gateways["kv55"].cache
         cache.put(TOWN.board("57330430", self.clock.seconds(), max_trips=trips))
         for _ in range(6):

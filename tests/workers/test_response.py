@@ -64,7 +64,7 @@ class ResponseTests(SynchronousTestCase):
         self.assertEqual(cache_control, "public, max-age=31535899, immutable")
 
     def test_first(self) -> None:
-        """A client that joined a miss is told so; other results are the main process's."""
+        """A response to a client that joined a miss says so; other results are the main process's."""
         for result, status, expected in (
             ("miss", "govi-cache; fwd=miss; ttl=60", "govi-cache; fwd=miss; collapsed; ttl=60"),
             ("joined", "govi-cache; fwd=miss; collapsed", "govi-cache; fwd=miss; collapsed"),

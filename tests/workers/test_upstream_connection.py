@@ -63,7 +63,7 @@ class UpstreamConnectionTests(SynchronousTestCase):
         self.assertEqual((b"".join(received), self.released), (b"onetwoEND", []))
 
     def test_bytes_without_a_request(self) -> None:
-        """Bytes that nobody requested close the connection, so that no later request takes them for its response."""
+        """Unrequested bytes close the connection, so that no later request takes them for its response."""
         self.connection.send(b"request")
         self.connection.dataReceived(RESPONSE)
         self.connection.dataReceived(RESPONSE)
