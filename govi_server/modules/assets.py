@@ -39,7 +39,10 @@ class Assets(Service):
         content_types = sorted({content_type.partition(";")[0] for content_type in TYPES.values()})
         headers = ("Cache-Control", "ETag")
         responses = (
-            *(ResponseSpec(200, "The file.", content_type, headers=headers) for content_type in content_types),
+            *(
+                ResponseSpec(200, "The file.", content_type, dict if content_type.endswith("+json") else str, headers)
+                for content_type in content_types
+            ),
             ResponseSpec(404, "No such file."),
         )
         return [Operation("/assets/{name}", "Files of the pages", responses, (name,), section="Pages", noun="Asset")]

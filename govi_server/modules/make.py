@@ -16,7 +16,7 @@ from govi_server.http.response import NO_STORE
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import AFTER, LANG, QUERY, language, linked_place
+from govi_server.modules.query_parameters import AFTER, LANG, QUERY, STOP_PATTERN, language, linked_place
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import policy
 from govi_server.pages.front_page import LinkedStop
@@ -25,7 +25,12 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 
-STOP = Parameter("stop", String(20), f"A TimingPointCode or an id of /places; up to {MAX_STOPS} times.", "p57330430")
+STOP = Parameter(
+    "stop",
+    String(pattern=f"{STOP_PATTERN}?"),
+    f"A TimingPointCode or an id of /places; up to {MAX_STOPS} times.",
+    "p57330430",
+)
 SIZE = Parameter("size", Enum(tuple(SIZES)), "The kind of screen.")
 LANGUAGE = Parameter("language", LANG.type, "The language of the display; by default that of each viewer.")
 ORIGIN = Parameter("origin", String(300), "Scheme and host of this page, as the browser knows them.")

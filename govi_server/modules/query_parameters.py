@@ -38,12 +38,13 @@ CODES = Parameter(
     True,
 )
 
-_STOP_PATTERN = f"(?:{TIMING_POINT_CODE_PATTERN}|{PLACE_ID_PATTERN})"
+STOP_PATTERN = f"(?:{TIMING_POINT_CODE_PATTERN}|{PLACE_ID_PATTERN})"
+"""Of a TimingPointCode or the id of a place."""
 
 STOPS = Parameter(
     "TimingPointCodes",
     String(
-        pattern=f",*{_STOP_PATTERN}(?:,+{_STOP_PATTERN}){{0,{MAX_CODES - 1}}},*",
+        pattern=f",*{STOP_PATTERN}(?:,+{STOP_PATTERN}){{0,{MAX_CODES - 1}}},*",
         name=f"TimingPointCodes, {TIMING_POINT_CODE_FORMAT} each, or ids of /places",
     ),
     f"Stops or places, {MAX_CODES} at most, separated by commas: TimingPointCodes, and ids of /places, whose board "

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Timer
 from typing import Any, cast
 
 import pytest
@@ -255,13 +256,18 @@ def twistd(tmp_path: Path) -> Iterator[Twistd]:
 
 
 def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
-    """Return the output of a process up to a line that contains text."""
+    """Return the output of a process up to a line that contains text; end it after a minute without one."""
     assert process.stdout is not None
     output = ""
-    for line in process.stdout:
-        output += line
-        if text in line:
-            return output
+    deadline = Timer(60, process.kill)
+    deadline.start()
+    try:
+        for line in process.stdout:
+            output += line
+            if text in line:
+                return output
+    finally:
+        deadline.cancel()
     raise AssertionError(f"the process ended without {text!r}: {output}")
 
 
