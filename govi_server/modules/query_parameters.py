@@ -145,11 +145,13 @@ FILTERS = (LIMIT, LINE, DIRECTION, HORIZON)
 MAX_AFTER = 12 * 60
 """Minutes until departure that may be required."""
 
+_AFTER_PATTERN = "(?:[0-9]{1,2}|[1-6][0-9]{2}|7[01][0-9]|720)"  # numbers up to MAX_AFTER
+
 
 class _Minutes:
     """A parameter type: one number of minutes, or one for each stop, separated by commas; "" for none."""
 
-    schema: Json = {"type": "string", "pattern": r"^(?:[0-9]{1,3}(?:,[0-9]{1,3})*)?$"}
+    schema: Json = {"type": "string", "pattern": f"^(?:{_AFTER_PATTERN}(?:,{_AFTER_PATTERN})*)?$"}
 
     def parse(self, text: str) -> tuple[int, ...] | None:
         """Parse the numbers; return None if one is invalid."""

@@ -245,7 +245,7 @@ def test_keyboard_reaches_all_controls(page: Page, waterdorp: Waterdorp) -> None
     destinations = page.locator("td .name").all_inner_texts()
     assert links.all_inner_texts() == [
         *destinations,
-        TEXTS["nl"]["options"],
+        *(TEXTS["nl"][name] for name in ("options", "search_again", "about_link", "make_link")),
         "Nederlands",
         "English",
         "Deutsch",

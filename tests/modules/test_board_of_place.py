@@ -1,6 +1,7 @@
 """Tests of /board and /events for places, and of the filters by time, destination, mode and operator."""
 
 import json
+import re
 from typing import Any
 
 from lxml import html
@@ -8,6 +9,7 @@ from lxml import html
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.events import Events
+from govi_server.modules.query_parameters import AFTER
 from tests import feed as kv
 from tests.client import Response
 from tests.doubles import ingest
@@ -186,6 +188,12 @@ class BoardOfPlaceTests(PlaceTestCase):
 
 class FilterTests(PlaceTestCase):
     """Which departures a board has."""
+
+    def test_schema_of_after(self) -> None:
+        """The pattern in /openapi.json matches exactly the valid numbers."""
+        for text in (*map(str, range(1000)), "", "5,", "5,720", "5,721", "-1"):
+            matches = re.match(AFTER.type.schema["pattern"], text) is not None
+            self.assertEqual(matches, not text or AFTER.type.parse(text) is not None, text)
 
     def test_after(self) -> None:
         """Departures that leave too early are left out, by the minutes that are shown; one number for each stop."""
