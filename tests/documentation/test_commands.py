@@ -127,7 +127,7 @@ class Machine:
             self.start(
                 f"{self._twistd} govi-cache --source demo --statistics {self.clone}/statistics.log", "Open http"
             )
-            self.run("until curl -sf 'http://localhost:8080/stops?q=station'; do sleep 0.1; done")
+            self.run("until curl -sf 'http://localhost:8080/places?q=station'; do sleep 0.1; done")
         elif not is_running:
             self.stop(BACKGROUND - 1)
 
