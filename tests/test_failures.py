@@ -69,7 +69,7 @@ class ProgramTestCase(SynchronousTestCase):
         for name, double in {
             "govi_server.runtime.clock.Thread": Mock(),  # the test calls check() itself
             "govi_server.application.ClockWatch": partial(ClockWatch, monotonic=lambda: self.running_for),
-            "govi_server.application.Poster": lambda *_: self.poster,
+            "govi_server.sources.Poster": lambda *_: self.poster,
             "govi_server.kv78turbo.subscriber.SubscriberSockets": lambda *_: self.sockets,
         }.items():
             patched = patch(name, double)

@@ -54,7 +54,7 @@ class Document:
 
     def validate_body(self, schema: Any, content_type: str, text: str) -> Any:
         """Validate a body; of a stream, its first event and the JSON in it. Return the parsed body."""
-        if content_type in ("application/json", "application/problem+json"):
+        if content_type == "application/json" or content_type.endswith("+json"):
             value = json.loads(text)
         elif content_type == "text/event-stream":
             value = event_of(text)
