@@ -31,7 +31,7 @@ NOT_RUN = {
     ),
     "until curl --fail --silent http://10.0.0.11:8081/ready; do sleep 1; done": "10.0.0.11 is the reader's node",
     "openapi-python-client generate --url http://localhost:8080/openapi.json": "tests/contract generates this client",
-    "npx openapi-typescript http://localhost:8080/openapi.json --output api.ts": "tests/contract generates this client",
+    "npx openapi-typescript http://localhost:8080/openapi.json --output api.ts": "tests/contract does this",
     "systemctl daemon-reload": "needs systemd as process 1: .ci/deployment verifies the units",
     ".venv/bin/twistd --nodaemon --pidfile= govi-feed-proxy --feed tcp://pubsub.besteffort.ndovloket.nl:7817"
     " --publish tcp://10.0.0.5:7817": "10.0.0.5 is an address of the reader's network",
