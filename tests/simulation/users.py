@@ -86,6 +86,7 @@ class Session:
         self.owed_at: float | None = None
         self.owed = "an end of the connection"
         self.on_response: Callable[[Exchange], object] = lambda exchange: None
+        self.on_open: Callable[[], object] = lambda: None
         self.on_end: Callable[[], object] = lambda: None
         self.is_streaming = False
         self.received = 0
@@ -124,8 +125,12 @@ class Session:
         return exchange
 
     def _opened(self) -> None:
+        self.epoch = self.user.node.epoch  # the process may have ended, and started again, while it connected
+        for exchange in self.pending:
+            exchange.epoch = self.epoch
         if self.owed_at is None:
             self.owe("a response or an end")
+        self.on_open()
 
     def _received(self, data: bytes) -> None:
         world = self.world
@@ -367,7 +372,7 @@ class HangsUp(User):
         else:
             session.begin("GET", path, {})
             session.wire.send(text)
-            session.wire.on_open = session.wire.half_close
+            session.on_open = session.wire.half_close
             session.on_response = lambda exchange: session.close()
 
 
