@@ -39,8 +39,8 @@ MAX_ACCEPT_DELAY = 0.02
 READ_BYTES = 12 << 10
 """Bytes that are read from a connection at once. Twisted's 64 kB, in chunks of one byte each, need 40 ms to parse."""
 
-OnListening = Callable[[IAddress, str], None]
-"""Called with the address of an endpoint that listens, and the scheme of its URL."""
+OnListening = Callable[[IAddress, str], str | None]
+"""Called with the address of an endpoint that listens, and the scheme of its URL; returns a URL that people may open."""
 
 log = Logger()
 
@@ -177,9 +177,14 @@ def quietly(listen: Callable[[], object]) -> None:
 
 def report_address(address: IAddress, endpoint: IStreamServerEndpoint, name: str, listening: OnListening) -> None:
     """Log an address that listens for a server, and pass it on unless clients must send a PROXY header."""
-    log.info("Listening on {address} for {name}", address=_format_address(address), name=name)
-    if not isinstance(endpoint, ProxyEndpoint):
-        listening(address, "https" if isinstance(endpoint, SSL4ServerEndpoint) else "http")
+    scheme = "https" if isinstance(endpoint, SSL4ServerEndpoint) else "http"
+    url = None if isinstance(endpoint, ProxyEndpoint) else listening(address, scheme)
+    log.info(
+        "Listening on {address} for {name}{url}",
+        address=("https://" if scheme == "https" else "") + _format_address(address),
+        name=name,
+        url=f": {url}" if url else "",
+    )
 
 
 def server_service(

@@ -356,6 +356,17 @@ class FrontTests(PagesTestCase):
         self.assertEqual(page.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", page.text_content())
         self.assertEqual(page.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
+        self.assertEqual(page.xpath("//span[@class='state bad']"), [])
+
+    def test_unreachable_gateway(self) -> None:
+        """A gateway that could not be reached is marked, in every language, and others are not."""
+        sources = [SourceDescription(name, "govi", "http://licence/") for name in ("kv55", "other")]
+        module = Front(sources, None, "1", self.clock, lambda: ["other"])
+        for lang in LANGUAGES:
+            page = html.document_fromstring(front_page.page(module.content(), lang, {}, 0.0))
+            (dd,) = page.xpath("//span[@class='state bad']/..")
+            self.assertEqual(dd.getprevious().text_content(), "/other")
+            self.assertIn("504", dd.text_content())
 
 
 class SiriTests(PagesTestCase):

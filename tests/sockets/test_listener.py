@@ -4,6 +4,8 @@ from errno import EADDRINUSE
 from socket import socket, socketpair
 from typing import Any, cast
 
+from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import Clock
@@ -12,7 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 
 from govi_server.errors import StartupError
-from govi_server.sockets.listener import MAX_ACCEPT_DELAY, READ_BYTES, Listener, server_service
+from govi_server.sockets.listener import MAX_ACCEPT_DELAY, READ_BYTES, Listener, report_address, server_service
 from govi_server.sockets.poller import Poller
 from tests.client import WireTestCase
 
@@ -61,6 +63,21 @@ class ListenerTests(WireTestCase):
             services.startService()
         self.assertEqual(schemes, ["http"])
         self.assertEqual([formatEvent(event).partition(" on ")[0] for event in events], ["Listening", "Listening"])
+
+    def test_each_address_is_logged_once(self) -> None:
+        """The line of an address has its scheme, if it is https, and the URL that people may open, if there is one."""
+        address = IPv4Address("TCP", "0.0.0.0", 8443)
+        tls = SSL4ServerEndpoint(MemoryReactorClock(), 8443, None)
+        with capturedLogs() as events:
+            report_address(address, tls, "test", lambda address, scheme: f"{scheme}://localhost:8443/")
+            report_address(address, tls, "test", lambda address, scheme: None)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "Listening on https://0.0.0.0:8443 for test: https://localhost:8443/",
+                "Listening on https://0.0.0.0:8443 for test",
+            ],
+        )
 
     def test_stops_listening_before_draining(self) -> None:
         """The services stop listening first, and have stopped when the last connection is closed."""

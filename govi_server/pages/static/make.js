@@ -19,12 +19,16 @@
       if (!response.ok) return;  // a field is incomplete
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       history.replaceState(null, "", `/make?${String(new URLSearchParams(fields.filter(([name]) => name !== "origin")))}`);
-      for (const id of ["stops", "lines", "result"]) {
+      const found = document.getElementById("found-status"), text = page.getElementById("found-status").textContent;
+      if (found.textContent !== text) found.textContent = text;
+      for (const id of ["stops", "lines", "walking", "result"]) {
         const old = document.getElementById(id), part = page.getElementById(id);
-        if (!part || old.innerHTML === part.innerHTML) continue;
+        // What was ticked or typed does not change the texts of the form.
+        if (id === "result" ? old.innerHTML === part.innerHTML : old.textContent === part.textContent) continue;
         const { name, value } = document.activeElement;
         const hadFocus = old.contains(document.activeElement);
         old.replaceWith(part);
+        if (id === "result") document.getElementById("news").textContent = part.querySelector("h2, p").textContent;
         if (hadFocus) [...part.querySelectorAll("input")].find((input) => input.name === name && input.value === value)?.focus();
       }
     } catch (error) {
