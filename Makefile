@@ -51,7 +51,7 @@ simulate-check: .venv/ready  ## Plant the faults of tests/simulation/planted, ea
 	$(BIN)/python -m tests.simulation.planted
 
 test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium).
-	$(BIN)/pytest tests/browser
+	$(BIN)/pytest tests/browser --numprocesses=2 --dist=loadfile
 
 test-contract: .venv/contract  ## Check the program against its /openapi.json with schemathesis.
 	$(BIN)/pytest tests/contract

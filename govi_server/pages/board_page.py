@@ -171,7 +171,8 @@ def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
     with_platform = any(row.platform for row in stop.rows)
     names = ["line", "destination", *(["platform"] if with_platform else []), "time"]
     head = "".join(f'<th scope="col" class="{name}">{escape(texts[name])}</th>' for name in names)
-    yield f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
+    name = escape(stop_name(stop, lang))
+    yield f'<table aria-label="{name}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
     form = f"html {lang} {with_platform}"
 
     def row_part(row: DisplayRow) -> tuple[str, bool]:

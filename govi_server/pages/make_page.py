@@ -135,6 +135,7 @@ def _qr_code(text: str) -> str:
         scale=4,
         border=4,
         omitsize=True,
+        title=text,
         xmldecl=False,
         svgns=False,
         nl=False,

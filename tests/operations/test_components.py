@@ -12,9 +12,9 @@ class ComponentsTests(SynchronousTestCase):
     """What the components say together."""
 
     def test_unreachable_gateways(self) -> None:
-        """A gateway is unreachable while its circuit breaker is not closed."""
-        states = {"kv55": "closed", "second": "open", "third": "half-open"}
+        """A gateway is unreachable while it did not accept the last request."""
+        reachable = {"kv55": True, "second": False}
         components = Components(cast(Any, None))
-        for name, state in states.items():
-            components.gateways[name] = cast(Any, SimpleNamespace(breaker=SimpleNamespace(state=state)))
-        self.assertEqual(components.unreachable(), ["second", "third"])
+        for name, is_reachable in reachable.items():
+            components.gateways[name] = cast(Any, SimpleNamespace(breaker=SimpleNamespace(is_reachable=is_reachable)))
+        self.assertEqual(components.unreachable(), ["second"])
