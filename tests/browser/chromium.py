@@ -31,7 +31,7 @@ SIZES: tuple[Any, ...] = (
 OVERFLOWING = """() => [...document.querySelectorAll("body *:not(svg *):not(.unseen)")].filter(node =>
   node.clientWidth && node.scrollWidth > node.clientWidth + 1
   && !["auto", "scroll"].includes(getComputedStyle(node).overflowX)
-  && !node.matches("tbody, .messages, table, .stop, main, thead th, input"))
+  && !node.matches("tbody, .messages, table, .stop, main, thead th, input, .preview"))
   .map(node => node.outerHTML.slice(0, 120))"""
 
 # Replaces the page's event stream by one that is open, sends beats, and sends the events of the test.

@@ -107,9 +107,10 @@ def test_nothing_of_a_gateway_runs(active: tuple[str, ActiveGateway], browser: B
     """No element of a board runs, loads or navigates, though it is in the document."""
     url, gateway = active
     pages, loaded = {}, []
+    context = browser.new_context()
     for code, (kind, element) in enumerate(ACTIVE.items(), 1000):
         gateway.elements[str(code)] = element
-        page = pages[f"{url}/kv55/{code}"] = browser.new_page()
+        page = pages[f"{url}/kv55/{code}"] = context.new_page()
         # Requests are also reported if they are blocked.
         page.on("response", lambda response: loaded.append(response.url))
         response = page.goto(f"{url}/kv55/{code}")
@@ -120,7 +121,7 @@ def test_nothing_of_a_gateway_runs(active: tuple[str, ActiveGateway], browser: B
     assert not [url for url in loaded if "/ran" in url]
     for address, page in pages.items():
         assert (page.url, page.title() == "ran") == (address, False)
-        page.close()
+    context.close()
 
 
 def test_documents_can_be_fetched_by_other_sites(active: tuple[str, ActiveGateway], browser: Browser) -> None:
