@@ -15,9 +15,12 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
+.PHONY: help run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
     test-documentation test-release test-container docs simulate simulate-check configuration examples screenshots \
     bench bench-hits bench-live bench-scale bench-share bench-quick lint check pin release clean
+
+help:  ## Print the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
 	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo

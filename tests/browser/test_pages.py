@@ -103,6 +103,21 @@ def test_every_page_leads_to_search_and_source(page: Page, town: str) -> None:
             assert page.locator("a[href^='/?lang'], a[href='/']").count(), name
 
 
+def test_names_for_screen_readers(page: Page, town: str) -> None:
+    """In the accessibility tree tables, lists and images have names, and what changes is announced by one region."""
+    page.goto(f"{town}/board/{','.join(STOPS)}?lang=en")
+    names = page.locator("h1").all_inner_texts()
+    assert [page.get_by_role("table", name=name, exact=True).count() for name in names] == [1, 1]
+    assert page.get_by_role("status").count() == 1
+    page.goto(f"{town}/make?stop={STOPS[0]}&lang=en")
+    assert page.get_by_role("list", name="Only these lines").count() == 1
+    assert page.get_by_role("img", name=f"{town}/board/{STOPS[0]}").count() == 1
+    page.goto(f"{town}/?lang=en")
+    assert page.get_by_role("table", name="About the data").count() == 1
+    page.goto(program.status_url(town))
+    assert page.get_by_role("columnheader", name="operator").count() == 1
+
+
 def test_displays_are_made_by_clicking(page: Page, town: str) -> None:
     """From the front page to a board of two stops on a tablet, with a walking time for each, in dark colours."""
     page.goto(f"{town}/?lang=en")
