@@ -299,9 +299,7 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
     documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
     for page in (
-        Front(
-            sources, components.feed, VERSION, reactor, components.unreachable, STATION if config.is_demo else ""
-        ),
+        Front(sources, components.feed, VERSION, reactor, components.unreachable, STATION if config.is_demo else ""),
         BoardPages(displays, reactor, config.is_demo, config.pages.embed),
         Make(displays, components.feed, config.pages.address),
         Events(displays, reactor),
@@ -348,7 +346,9 @@ def _operations(
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, health_monitor, config.admin.hosts)
         components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
-        services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin, _open_status_url))
+        services.addService(
+            Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin, _open_status_url)
+        )
     if config.manhole.listen:
         _add_manhole(services, config.manhole, components, history, status, levels, reactor)
     return services

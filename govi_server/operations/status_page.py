@@ -35,7 +35,7 @@ _GAP = 1
 
 
 def page(status: Mapping[str, Any], is_still: bool = False) -> bytes:
-    """Return the page of a status (a result of Status.json()) as HTML. is_still: whether it does not reload itself."""
+    """Return the page of a status (a result of Status.json()) as HTML. is_still: whether it does not reload."""
     outcomes: Mapping[str, Sequence[int]] = status["hour"]["outcomes"]
     totals = {outcome: sum(minutes) for outcome, minutes in outcomes.items()}
     total = sum(totals.values())

@@ -40,7 +40,7 @@ READ_BYTES = 12 << 10
 """Bytes that are read from a connection at once. Twisted's 64 kB, in chunks of one byte each, need 40 ms to parse."""
 
 OnListening = Callable[[IAddress, str], str | None]
-"""Called with the address of an endpoint that listens, and the scheme of its URL; returns a URL that people may open."""
+"""Called with the address of a listening endpoint and the scheme of its URL; returns a URL that people may open."""
 
 log = Logger()
 

@@ -27,7 +27,7 @@ SIZES: tuple[Any, ...] = (
     {"width": 3840, "height": 2160},
 )
 
-# Elements with text that is wider than their box, apart from images, boxes that scroll, and what screen readers alone see.
+# Elements with text that is wider than their box, apart from images, boxes that scroll, and texts for screen readers.
 OVERFLOWING = """() => [...document.querySelectorAll("body *:not(svg *):not(.unseen)")].filter(node =>
   node.clientWidth && node.scrollWidth > node.clientWidth + 1
   && !["auto", "scroll"].includes(getComputedStyle(node).overflowX)

@@ -128,7 +128,8 @@ class Machine:
         """Start or stop the other instance, on the default ports."""
         if is_running and len(self.running) < BACKGROUND:
             self.start(
-                f"{self._twistd} govi-cache --source demo --statistics {self.clone}/statistics.log", "govi-cache: http"
+                f"{self._twistd} govi-cache --source demo --statistics {self.clone}/statistics.log",
+                "govi-cache: http",
             )
             self.run("until curl -sf 'http://localhost:8080/places?q=station'; do sleep 0.1; done")
         elif not is_running:

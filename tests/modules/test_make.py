@@ -96,7 +96,15 @@ class MakeTests(SynchronousTestCase):
 
     def test_invalid_requests(self) -> None:
         """Invalid fields are a 400 with a page; a longer path is a 404."""
-        for query in ("stop=x", "stop=1%22%3E", "after=x", f"stop={STATION}&after=1,2", "size=huge", "theme=x", "language=xx"):
+        for query in (
+            "stop=x",
+            "stop=1%22%3E",
+            "after=x",
+            f"stop={STATION}&after=1,2",
+            "size=huge",
+            "theme=x",
+            "language=xx",
+        ):
             response = self.request(query)
             self.assertEqual((response.status, response.headers.get_content_type()), (400, "text/html"), query)
         self.assertEqual(self.program.request("/make/x").status, 404)

@@ -65,7 +65,7 @@ class ListenerTests(WireTestCase):
         self.assertEqual([formatEvent(event).partition(" on ")[0] for event in events], ["Listening", "Listening"])
 
     def test_each_address_is_logged_once(self) -> None:
-        """The line of an address has its scheme, if it is https, and the URL that people may open, if there is one."""
+        """The line of an address has its scheme, if it is https, and the URL that people may open."""
         address = IPv4Address("TCP", "0.0.0.0", 8443)
         tls = SSL4ServerEndpoint(MemoryReactorClock(), 8443, None)
         with capturedLogs() as events:
