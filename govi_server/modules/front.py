@@ -41,8 +41,8 @@ class Front(Service):
     """Serves the page.
 
     feed: None without a live feed: a gateway's stops cannot be searched. unreachable: returns the modules whose
-    gateway could not be reached at the last attempt. example: the TimingPointCode in the page's examples, "" to select
-    one from the feed.
+    gateway could not be reached at the last attempt. example: the TimingPointCode in the page's examples, "" to
+    select one from the feed.
     """
 
     name = ""
