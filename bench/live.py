@@ -46,7 +46,7 @@ SHORT_FORMS = ("/kv55", "/board HTML")
 """The forms of short measurements, and of those of other servers."""
 
 WARM_UP_SECONDS = 2
-"""How long a load runs before it is measured: until all stops that changed during the other one have been requested."""
+"""How long a load runs before it is measured: what changed during the other load has been requested then."""
 
 MIN_DEPARTURES = 5
 """Departures in a complete body; each form shows its own horizon of the 20 in two hours."""
@@ -215,7 +215,7 @@ def peers(report: Report, folder: Path, options: Options) -> None:
 
 
 def held(report: Report, folder: Path, options: Options) -> None:
-    """Measure an open loop while connections are held and planning is loaded, at half of what saturates this server."""
+    """Measure an open loop at half of saturation, while connections are held and planning is loaded."""
     stops, form = options.stops[0], options.forms[0]
     idle, n_streams = (200, 50) if options.is_quick else (2000, 500)
     duration = planning_seconds(options.planning) + 2
