@@ -41,8 +41,8 @@ MEASURE_SECONDS = 1.0
 """How often the fragments of the stops that were used since are counted."""
 
 MAX_UNMEASURED = 2_000
-"""Passtimes of these stops after which they are counted earlier: two megabytes. Counting 10,000 took up to 10 ms, since
-few of them are in the processor's cache."""
+"""Passtimes of these stops after which they are counted earlier: two megabytes. Counting 10,000 took up to 10 ms:
+most of them are not in the processor's cache."""
 
 STEP_PASSTIMES = 32
 """Passtimes that are examined in one step."""
