@@ -1,5 +1,6 @@
 """GET /make: a page on which people put a display together, which is then a URL, a QR code or a snippet."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from twisted.application.service import Service
@@ -140,10 +141,15 @@ class MakeHandler(WebHandler):
         matches = await self._matches(query.get(QUERY.name, ""), codes)
         self.mark("lookup")
         lines = dict.fromkeys(row.line for stop in stops for row in stop.rows)
+        directions: defaultdict[str, dict[str, None]] = defaultdict(dict)  # destinations, in the order of departures
+        for stop in stops:
+            for row in stop.rows:
+                directions[row.direction or ""][row.destination] = None
         display = Display(
             [LinkedStop(code, stop.name or code, stop.town, code) for code, stop in zip(codes, stops, strict=True)],
             matches,
             sorted(lines, key=lambda line: (len(line), line))[:MAX_LINES],
+            {number: list(names) for number, names in directions.items()},
             module.feed is not None,
             module.origin(self.env, query.get(ORIGIN.name, "")),
             walking,

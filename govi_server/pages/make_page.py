@@ -20,6 +20,9 @@ from govi_server.pages.texts import LANGUAGES, SPACED_TEXTS, TEXTS
 MAX_STOPS = 4
 """Stops of a display."""
 
+MAX_DESTINATIONS = 3
+"""Destinations by which a direction is named."""
+
 MAX_LINES = 60
 """Lines to choose from; the busiest stations have about forty."""
 
@@ -42,7 +45,8 @@ _PAGE = TEMPLATES.get_template("make.html")
 class Display:
     """What the page has been told: the chosen stops, and those that a search found.
 
-    matches: None without a search. lines: LinePublicNumbers of the chosen stops. can_search: False for a gateway.
+    matches: None without a search. lines: LinePublicNumbers of the chosen stops. directions: where the departures of
+    each LineDirection go. can_search: False for a gateway.
     origin: scheme and host of the server's address. walking: the text of each field for a walking time: one for each
     chosen stop, or one in all.
     """
@@ -50,6 +54,7 @@ class Display:
     chosen: Sequence[LinkedStop]
     matches: Sequence[LinkedStop] | None
     lines: Sequence[str]
+    directions: Mapping[str, Sequence[str]]
     can_search: bool
     origin: str
     walking: Sequence[str]
@@ -78,6 +83,7 @@ def page(display: Display, lang: str, query: Mapping[str, str], lines: Sequence[
         language_names=[(code, TEXTS[code]["name"]) for code in LANGUAGES],
         display=display,
         query=query,
+        directions=[(number, ", ".join(_several(display.directions.get(number, ())))) for number in ("1", "2")],
         lines=[(line, line in lines) for line in dict.fromkeys((*lines, *display.lines))],
         walking=_walking_fields(display),
         modes=MODES,
@@ -89,6 +95,10 @@ def page(display: Display, lang: str, query: Mapping[str, str], lines: Sequence[
         max_stops=MAX_PLACES,
         result=_result(display.origin, path, ordered, stops, SIZES[size]) if display.chosen else None,
     )
+
+
+def _several(names: Sequence[str]) -> list[str]:
+    return [*names[:MAX_DESTINATIONS], *(["…"] if len(names) > MAX_DESTINATIONS else [])]
 
 
 def walking_field(stop: str) -> str:

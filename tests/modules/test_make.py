@@ -54,6 +54,14 @@ class MakeTests(SynchronousTestCase):
         self.assertEqual(self.program.request(address, "text/html").status, 200)
         self.assertEqual(page.xpath("//input[@name='line'][@checked]/@value"), ["1", "2"])
 
+    def test_directions_are_named(self) -> None:
+        """A direction is named by its destinations, where stops are chosen."""
+        options = self.page("lang=en").xpath("//select[@name='direction']/option/text()")
+        self.assertEqual(options, ["both", "1", "2"])
+        both, first, second = self.page(f"stop={STATION}&lang=en").xpath("//select[@name='direction']/option/text()")
+        self.assertEqual((both, first[:3], second[:3]), ("both", "1: ", "2: "))
+        self.assertFalse({*first[3:].split(", ")} & {*second[3:].split(", ")} - {"…"})
+
     def test_walking_times(self) -> None:
         """Each of several stops has a field for its walking time; one that is given for all is in each of them."""
         two = f"stop={STATION}&stop=57330080"

@@ -339,6 +339,8 @@ class FrontTests(PagesTestCase):
         page = self.page("/?lang=en")
         rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
         self.assertEqual(rows, ["B 90 s ago outdated", "LIN 0 s ago up to date"])
+        (silent,) = page.xpath("//section[@aria-labelledby='disruptions']//li/text()")
+        self.assertTrue(silent.startswith("B: no live data since "), silent)
         self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
         self.assertEqual(page.xpath("string(//span[@class='state good'])"), "Live data is coming in.")
         self.up("DOWN", last=self.clock.seconds() - 3 * 3600 - 1)

@@ -21,10 +21,10 @@
       history.replaceState(null, "", `/make?${String(new URLSearchParams(fields.filter(([name]) => name !== "origin")))}`);
       const found = document.getElementById("found-status"), text = page.getElementById("found-status").textContent;
       if (found.textContent !== text) found.textContent = text;
-      for (const id of ["stops", "lines", "walking", "result"]) {
+      for (const id of ["stops", "lines", "directions", "walking", "result"]) {
         const old = document.getElementById(id), part = page.getElementById(id);
         // What was ticked or typed does not change the texts of the form.
-        if (id === "result" ? old.innerHTML === part.innerHTML : old.textContent === part.textContent) continue;
+        if (!part || (id === "result" ? old.innerHTML === part.innerHTML : old.textContent === part.textContent)) continue;
         const { name, value } = document.activeElement;
         const hadFocus = old.contains(document.activeElement);
         old.replaceWith(part);
