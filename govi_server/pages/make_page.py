@@ -30,7 +30,7 @@ SIZES: Mapping[str, tuple[int, int]] = {"phone": (360, 640), "kiosk": (800, 480)
 """Width and height of the preview and of the frame, in pixels, by kind of screen."""
 
 SCREENS = ("kiosk", "wall")
-"""Screens that nobody scrolls: their boards are walls."""
+"""Screens that are not scrolled: their boards are walls."""
 
 LED_CHARS, LED_ROWS = 24, 4
 """Of the LED sign in the example: characters of a line, and lines."""
@@ -46,9 +46,8 @@ class Display:
     """What the page has been told: the chosen stops, and those that a search found.
 
     matches: None without a search. lines: LinePublicNumbers of the chosen stops. directions: where the departures of
-    each LineDirection go. can_search: False for a gateway.
-    origin: scheme and host of the server's address. walking: the text of each field for a walking time: one for each
-    chosen stop, or one in all.
+    each LineDirection go. can_search: False for a gateway. origin: scheme and host of the server's address. walking:
+    the text of each field for a walking time, of which there is one for each chosen stop, or one in all.
     """
 
     chosen: Sequence[LinkedStop]

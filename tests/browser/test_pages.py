@@ -133,6 +133,7 @@ def test_displays_are_made_by_clicking(page: Page, town: str) -> None:
     page.locator("#result p a[href*='theme=dark']").wait_for()
     address = page.locator("#result p a").inner_text()
     assert address.endswith("?after=4,6&theme=dark&view=wall")
+    assert page.locator("#news").inner_text() == f"Your display: {address}"
     page.locator("#result p a").click()
     page.wait_for_url(address)
     assert page.locator("h1").count() == 2

@@ -28,8 +28,10 @@
         const { name, value } = document.activeElement;
         const hadFocus = old.contains(document.activeElement);
         old.replaceWith(part);
-        if (id === "result") document.getElementById("news").textContent = part.querySelector("h2, p").textContent;
         if (hadFocus) [...part.querySelectorAll("input")].find((input) => input.name === name && input.value === value)?.focus();
+        if (id !== "result") continue;
+        const texts = [...part.querySelectorAll("h2, p > a, :scope > .soft")].map((node) => node.textContent);
+        document.getElementById("news").textContent = texts.join(": ");
       }
     } catch (error) {
       if (error.name !== "AbortError") throw error;
