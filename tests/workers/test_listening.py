@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
-from govi_server.sockets.endpoints import AdoptedEndpoint
+from govi_server.sockets.systemd import AdoptedEndpoint
 from govi_server.workers import listening
 from govi_server.workers.listening import SharedEndpoint
 from govi_server.workers.process import server_endpoint
