@@ -171,7 +171,8 @@ async def test_engine_that_ends_or_hangs(start: Start, start_engine: StartEngine
     assert all(map(served, responses))
     assert len(nodes.govi.requests) == 4
     engine.start()
-    assert (count(lines, CONNECTED), count(lines, UNAVAILABLE)) == (2, 2)  # once a minute
+    await until(lambda: count(lines, AGAIN) == 4)
+    assert (count(lines, CONNECTED), count(lines, UNAVAILABLE)) == (2, 4)
 
 
 @pytest_twisted.ensureDeferred
