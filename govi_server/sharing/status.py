@@ -15,7 +15,7 @@ own one; this node's own one without the engine."""
 
 
 MAX_LOGGED = 5
-"""Outages that are logged in a minute: an engine that is restarted twice has two, one that hangs now and then many."""
+"""Outages that are logged in a minute: an engine that is restarted twice has two, one that often hangs has many."""
 
 
 class SharingStatus:
