@@ -1,4 +1,4 @@
-"""A real engine, redis-server or valkey-server, for the tests of shared boards. ENGINE: the path of another program."""
+"""A real engine for the tests of shared boards: redis-server or valkey-server, or the program in ENGINE."""
 
 import os
 import shutil
