@@ -85,7 +85,8 @@ class PlaceIndex:
     ) -> Iterator[None]:
         """Build an index in steps, and pass it to built(). record: returns what is known of a TimingPointCode."""
         index = cls()
-        index._codes = yield from sort_in_steps([*codes])
+        all_codes = yield from map_in_steps(str, codes)
+        index._codes = yield from sort_in_steps(all_codes)
         places = yield from make_places(map(record, index._codes))
         index._places = yield from sort_in_steps(places, lambda place: (-place.n_departures, place.name, place.id))
         yield from map_in_steps(index._add, range(len(places)), STEP_ITEMS // 4)

@@ -73,7 +73,7 @@ class OvapiDocuments:
         return Stop(*self._stop_members(code))
 
     def _stop_members(self, code: str) -> tuple[float, float, str, str, str, str | None, str, str]:
-        point = self._timetable.timing_points.get(code)
+        point = self._timetable.timing_point(code)
         area = point.stop_area if point is not None else None
         return (*_position(point), _town(point), _name(point, code), code, area, UNKNOWN, UNKNOWN)
 
@@ -85,8 +85,8 @@ class OvapiDocuments:
     def passtime(self, passtime: Passtime) -> PassDocument:
         """Return the description of a passtime."""
         timetable = self._timetable
-        line = timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
-        point = timetable.timing_points.get(passtime.timing_point_code)
+        line = timetable.line(passtime.data_owner_code, passtime.line_planning_number)
+        point = timetable.timing_point(passtime.timing_point_code)
         longitude, latitude = _position(point)
         arrival, departure = passtime.target_arrival_time, passtime.target_departure_time
         expected_arrival, expected_departure = passtime.expected_arrival_time, passtime.expected_departure_time

@@ -186,7 +186,7 @@ class SiriDocuments:
         return msgspec.json.encode(self._visit(passtime, reliable))
 
     def _visit(self, passtime: Passtime, reliable: Reliability) -> MonitoredStopVisit:
-        line = self._timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
+        line = self._timetable.line(passtime.data_owner_code, passtime.line_planning_number)
         mode = mode_of(line.transport_type) if line is not None else None
         call = self._call(passtime, reliable)
         # ItemIdentifier and DatedVehicleJourneyRef are OVapi's key of the journey, with SIRI's separator.
@@ -212,7 +212,7 @@ class SiriDocuments:
         )
 
     def _call(self, passtime: Passtime, reliable: Reliability) -> MonitoredCall:
-        point = self._timetable.timing_points.get(passtime.timing_point_code)
+        point = self._timetable.timing_point(passtime.timing_point_code)
         status = passtime.trip_stop_status
         call = MonitoredCall(
             StopPointRef=Value(passtime.timing_point_code),

@@ -181,14 +181,15 @@ class Feed(MultiService):
         }
 
     @property
-    def stop_codes(self) -> Collection[str]:
-        """All TimingPointCodes, of KV7 and KV8."""
-        return {**self.timetable.timing_points, **dict.fromkeys(self.passtimes.stops)}
+    def stop_codes(self) -> Iterator[str]:
+        """All TimingPointCodes, of KV7, GTFS and KV8."""
+        yield from self.timetable.stop_codes()
+        yield from (code for code in list(self.passtimes.stops) if not self.timetable.is_named_stop(code))
 
     def stop_record(self, code: str) -> StopRecord:
         """Return what is known of a TimingPointCode."""
-        point = self.timetable.timing_points.get(code)
-        area = None if point is None or point.stop_area is None else self.timetable.stop_areas.get(point.stop_area)
+        point = self.timetable.timing_point(code)
+        area = None if point is None or point.stop_area is None else self.timetable.area_name(point.stop_area)
         modes, n_departures = self.timetable.usage(code)
         stop = self.passtimes.stops.get(code)
         if stop is not None and not n_departures:
@@ -209,10 +210,8 @@ class Feed(MultiService):
     # Ingesting.
 
     def use_planning(self, planning: Planning) -> None:
-        """Use the planning of a GTFS file instead of any earlier one, at once; its names follow in steps."""
-        steps = self.timetable.set_planning(planning, partial(self.reject, planning.header.name))
-        next(steps, None)
-        self._cooperator.coiterate(named(steps, planning.header.name))
+        """Use the planning of a GTFS file instead of any earlier one."""
+        self.timetable.use_planning(planning)
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
         """Ingest a message of the feed; return a Deferred that fires when it is done, if it needs several turns."""

@@ -6,7 +6,7 @@ from functools import partial
 
 from govi_server.departures.times import HOUR, local_date, moment, parse_resolved, write_time
 from govi_server.kv78turbo.kv7_journeys import Journey
-from govi_server.kv78turbo.kv7_reader import Line, Update
+from govi_server.kv78turbo.kv7_reader import Line
 from govi_server.kv78turbo.kv8_columns import is_planned_at
 from govi_server.kv78turbo.passtime import Passtime, PlannedCall
 from govi_server.kv78turbo.passtime_index import StoredPasstime
@@ -15,8 +15,8 @@ from govi_server.planning.planning import Call, PlannedLine, Planning, Trip, tra
 STEP_CALLS = 64
 """Calls that are examined in one step."""
 
-STEP_NAMES = 50
-"""Names in one step: half a millisecond."""
+MAX_LINES = 8192
+"""Lines that are remembered: looking one up takes 25 us, and each departure needs its line several times."""
 
 IsPlanned = Callable[[str, str, date], bool]
 """Returns whether KV7 has planned a line: DataOwnerCode, LinePlanningNumber and operating date."""
@@ -34,26 +34,20 @@ class GtfsTimetable:
         self._is_planned = is_planned
         self._n_lines: dict[tuple[str, date], int] = {}
         """What n_lines_on() has returned: of operators of KV7, on dates of its calendars."""
+        self._lines: dict[tuple[str, str], Line | None] = {}
+        """What line() has returned."""
         self._latest_codes: tuple[bytes, list[str]] = b"", []
         """What codes_of() has returned, and for which journey: KV8 sends the rows of a journey together."""
 
-    def names(self) -> Iterator[Update]:
-        """Yield the names of lines, stops and stop areas, in parts."""
-        for first in range(0, self.planning.n_lines, STEP_NAMES):
-            lines = self.planning.lines(first, STEP_NAMES)
-            yield Update(lines={(line.operator, line.number): _line(line) for line in lines}, is_confirmed=True)
-        yield Update(stop_areas=self.planning.stop_areas(), is_confirmed=True)
-        for first in range(0, self.planning.n_stops, STEP_NAMES):
-            yield Update(timing_points=self.planning.timing_points(first, STEP_NAMES), is_confirmed=True)
-
-    def names_like(self, update: Update) -> Update:
-        """Return the names that the planning has for those of an update."""
-        lines = {key: _line(line) for key in update.lines if (line := self.planning.find_line(*key)) is not None}
-        points = {
-            code: point for code in update.timing_points if (point := self.planning.timing_point(code)) is not None
-        }
-        areas = self.planning.stop_areas() if update.stop_areas else {}
-        return Update(lines=lines, timing_points=points, stop_areas=areas)
+    def line(self, operator: str, number: str) -> Line | None:
+        """Return a line; None if it is unknown."""
+        key = operator, number
+        if key not in self._lines:
+            if len(self._lines) >= MAX_LINES:
+                self._lines.clear()
+            planned = self.planning.find_line(operator, number)
+            self._lines[key] = None if planned is None else _line(planned)
+        return self._lines[key]
 
     def n_lines_on(self, operator: str, day: date) -> int:
         """Return the number of an operator's lines on an operating date."""

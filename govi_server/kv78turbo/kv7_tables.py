@@ -12,13 +12,14 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from govi_server.departures.times import local_date
+from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.bounded_table import BoundedTable, largest_cohort
 from govi_server.kv78turbo.ctx import Records, Reject
 from govi_server.kv78turbo.gtfs_timetable import GtfsTimetable
 from govi_server.kv78turbo.kv7_journeys import Journeys, journeys_of
 from govi_server.kv78turbo.kv7_lines import LinesByDate
 from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names, remove_member
-from govi_server.kv78turbo.kv7_reader import Group, Level, Passtimes, TimetableReader, Update, UserStop
+from govi_server.kv78turbo.kv7_reader import Group, Level, Line, Passtimes, TimetableReader, Update, UserStop
 from govi_server.planning.planning import Planning
 from govi_server.settings import PlanningSettings
 
@@ -84,7 +85,9 @@ class TimetableTables:
         self._limits = limits
         self.version = 0
         """Changes with each update; that of a stop is version_of()."""
-        self._names = names = Names(limits.names)
+        self.gtfs: GtfsTimetable | None = None
+        """The timetable of GTFS, which applies to lines and dates that KV7 has not planned, and its names."""
+        self._names = names = Names(limits.names, self._is_planned_stop)
         self.lines = names.lines
         """By DataOwnerCode and LinePlanningNumber."""
         self.destinations = names.destinations
@@ -113,15 +116,13 @@ class TimetableTables:
             limits.names, RETENTION_SECONDS, remove=self._evict_level
         )
         self._lines_by_date = LinesByDate()
-        self.gtfs: GtfsTimetable | None = None
-        """The timetable of GTFS, which applies to lines and dates that KV7 has not planned."""
 
     def version_of(self, code: str) -> tuple[int, int]:
         """Return a token that changes whenever a stop's planned passtimes or names on its board may have changed."""
         return self._names.shared_version, self._names.versions.get(code, 0)
 
-    def versions_of(self, codes: Iterable[str]) -> tuple[int | None, ...]:
-        """Return a token that changes whenever that of one of these stops does, without a call for each."""
+    def versions_of(self, codes: Iterable[str]) -> tuple[int, *tuple[int | None, ...]]:
+        """Return the shared and the other parts of the tokens of some stops, without a call for each."""
         return self._names.shared_version, *map(self._names.versions.get, codes)
 
     @property
@@ -177,21 +178,69 @@ class TimetableTables:
         self.version += 1
 
     def restore(self, update: Update, reject: Reject) -> Iterator[None]:
-        """Apply an update of a snapshot in steps: names that are known already are newer, except those of GTFS."""
-        self._names.discard_known(update, None if self.gtfs is None else self.gtfs.names_like(update))
+        """Apply an update of a snapshot in steps: names that are known already are newer."""
+        self._names.discard_known(update)
         yield from self.apply(update, reject)
 
-    def set_planning(self, planning: Planning, reject: Reject) -> Iterator[None]:
-        """Use the planning of a GTFS file instead of any earlier one, in steps. Names of KV7 are not replaced."""
-        previous, self.gtfs = self.gtfs, GtfsTimetable(planning, self.is_planned)
+    def use_planning(self, planning: Planning) -> None:
+        """Use the planning of a GTFS file instead of any earlier one."""
+        self.gtfs = GtfsTimetable(planning, self.is_planned)
+        self._names.versions.clear()  # of stops that only the earlier one had
         self._names.n_shared_changes += 1
         self.version += 1
-        yield
-        for update in self.gtfs.names():
-            self._names.discard_known(update, None if previous is None else previous.names_like(update))
-            yield from self._names.apply(update, self._now(), reject)
-            self.version += 1
-            yield
+
+    def _is_planned_stop(self, code: str) -> bool:
+        return self.gtfs is not None and code in self.gtfs.planning
+
+    # Names: those of KV7, and otherwise those of GTFS.
+
+    def line(self, operator: str, number: str) -> Line | None:
+        """Return a line; None if it is unknown. number: its LinePlanningNumber."""
+        line = self.lines.get((operator, number))
+        return self.gtfs.line(operator, number) if line is None and self.gtfs is not None else line
+
+    def timing_point(self, code: str) -> TimingPoint | None:
+        """Return the name, area and position of a stop; None if they are unknown."""
+        point = self.timing_points.get(code)
+        return self.gtfs.planning.timing_point(code) if point is None and self.gtfs is not None else point
+
+    def area_name(self, area: str) -> str | None:
+        """Return the name of a stop area; None if it is unknown."""
+        name = self.stop_areas.get(area)
+        return self.gtfs.planning.area_name(area) if name is None and self.gtfs is not None else name
+
+    def area_stops(self, area: str) -> list[str]:
+        """Return the TimingPointCodes of a stop area."""
+        codes = [*self.points_of_area.get(area, ())]
+        if self.gtfs is not None:
+            codes += [code for code in self.gtfs.planning.area_stops(area) if code not in self.timing_points]
+        return codes
+
+    def areas(self) -> Iterator[str]:
+        """Yield the codes of all stop areas, some of which may have no stops."""
+        yield from list(self.points_of_area)
+        if self.gtfs is not None:
+            yield from (area for area in self.gtfs.planning.areas() if area not in self.points_of_area)
+
+    @property
+    def n_areas(self) -> int:
+        """The number of stop areas, at most."""
+        return len(self.points_of_area) + (0 if self.gtfs is None else self.gtfs.planning.n_areas)
+
+    def is_named_stop(self, code: str) -> bool:
+        """Return whether a TimingPointCode is one of stop_codes()."""
+        return code in self.timing_points or self._is_planned_stop(code)
+
+    def stop_codes(self) -> Iterator[str]:
+        """Yield all TimingPointCodes that have names."""
+        yield from list(self.timing_points)
+        if self.gtfs is not None:
+            yield from (code for code in self.gtfs.planning.codes() if code not in self.timing_points)
+
+    @property
+    def n_stops(self) -> int:
+        """The number of stops that have names, at most."""
+        return max(len(self.timing_points), 0 if self.gtfs is None else self.gtfs.planning.n_stops)
 
     def is_planned(self, operator: str, line: str, day: date) -> bool:
         """Return whether KV7 has planned a line on an operating date: then its planning from GTFS does not apply.
@@ -337,16 +386,8 @@ class TimetableTables:
             if number % STEP_ENTRIES == 0:
                 yield
         self.version += before != self.n_planned
-        planning = None if self.gtfs is None else self.gtfs.planning
-        operators, codes = (
-            (frozenset[str](), frozenset[str]()) if planning is None else (planning.header.operators, planning)
-        )
         yield from self._names.sweep(
-            now,
-            lambda operator: (
-                operator in self._groups_of_operator or operator in operators or is_live_operator(operator)
-            ),
-            lambda code: code in codes or is_live_stop(code),
+            now, lambda operator: operator in self._groups_of_operator or is_live_operator(operator), is_live_stop
         )
 
     def updates(self) -> Iterator[Update]:

@@ -22,7 +22,7 @@ class Timetable(TimetableTables):
 
     def public_number(self, passtime: Passtime) -> str:
         """Return the LinePublicNumber of a passtime, or its LinePlanningNumber if unknown."""
-        line = self.lines.get((passtime.data_owner_code, passtime.line_planning_number))
+        line = self.line(passtime.data_owner_code, passtime.line_planning_number)
         return passtime.line_public_number or (line and line.public_number) or passtime.line_planning_number
 
     def destination(self, passtime: Passtime) -> str:
@@ -33,12 +33,12 @@ class Timetable(TimetableTables):
 
     def line_name(self, passtime: Passtime) -> str:
         """Return the LineName of a passtime, or its public number if unknown."""
-        line = self.lines.get((passtime.data_owner_code, passtime.line_planning_number))
+        line = self.line(passtime.data_owner_code, passtime.line_planning_number)
         return (line and line.name) or self.public_number(passtime)
 
     def mode(self, operator: str, line: str) -> Mode | None:
         """Return the mode of transport of a line; None if unknown. line: its LinePlanningNumber."""
-        known = self.lines.get((operator, line))
+        known = self.line(operator, line)
         return None if known is None else mode_of(known.transport_type)
 
     def usage(self, code: str) -> tuple[frozenset[Mode], int]:
@@ -55,9 +55,7 @@ class Timetable(TimetableTables):
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or GTFS has a TimingPointCode."""
-        if code in self.timing_points or code in self._user_stops:
-            return True
-        return self.gtfs is not None and code in self.gtfs.planning
+        return code in self._user_stops or self.is_named_stop(code)
 
     def confirm_stop(self, code: str) -> None:
         """Record that a stop was requested, so that its name is not evicted."""

@@ -159,8 +159,8 @@ class StopPaths(OvapiPaths):
             raise InvalidParameter(f"{self.list_name} must have at most {MAX_CODES} stops, not {n_stops}")
         stops = [(member, code) for member in request.codes for code in self.stops(member)]
         if not stops:
-            areas = self.feed.timetable.points_of_area
-            return Responder(lambda: self.error_response("unknown" if areas or self.feed.is_complete else "down"))
+            is_known = self.feed.timetable.n_areas or self.feed.is_complete
+            return Responder(lambda: self.error_response("unknown" if is_known else "down"))
         horizon = request.query.horizon_or(OVAPI_HORIZON)
         cost = self.feed.boards.cost((code for _, code in stops), horizon)
         if len(stops) > 1 or request.query != Query():
@@ -223,15 +223,13 @@ class StopPaths(OvapiPaths):
     @property
     def size(self) -> int:
         """The number of members of everything."""
-        return len(self.feed.timetable.timing_points) + len(self.feed.passtimes.stops)
+        return self.feed.timetable.n_stops + len(self.feed.passtimes.stops)
 
     def all(self) -> Members:
         """Make the number of live passtimes of every stop, in steps."""
-        points, stops = self.feed.timetable.timing_points, self.feed.passtimes.stops
-        for code in list(points):
-            yield code, b"%d" % (len(stops[code].passtimes) if code in stops else 0)
-        for code, stop in list(stops.items()):
-            yield None if code in points else (code, b"%d" % len(stop.passtimes))
+        for code in self.feed.stop_codes:
+            stop = self.feed.passtimes.stops.get(code)
+            yield code, b"%d" % (0 if stop is None else len(stop.passtimes))
 
     def members(self, request: OvapiRequest, served: ServedData) -> Members:
         """Make the boards of the stops that are served, in steps."""
@@ -262,7 +260,7 @@ class StopAreaPaths(StopPaths):
 
     def stops(self, member: str) -> Collection[str]:
         """Return the stops of an area."""
-        return self.feed.timetable.points_of_area.get(member, {})
+        return self.feed.timetable.area_stops(member)
 
     def validator(self, request: OvapiRequest, code: str) -> Validator:
         """Return a validator that is current while no other stop joins the areas."""
@@ -276,12 +274,13 @@ class StopAreaPaths(StopPaths):
     @property
     def size(self) -> int:
         """The number of members of everything."""
-        return len(self.feed.timetable.points_of_area)
+        return self.feed.timetable.n_areas
 
     def all(self) -> Members:
         """Make every stop area, described by one of its stops, in steps."""
-        for area, codes in list(self.feed.timetable.points_of_area.items()):
-            yield (area, _encode(self.documents.stop_area(area, next(iter(codes))))) if codes else None
+        for area in self.feed.timetable.areas():
+            codes = self.stops(area)
+            yield (area, _encode(self.documents.stop_area(area, codes[0]))) if codes else None
 
     def members(self, request: OvapiRequest, served: ServedData) -> Members:
         """Make the boards of the areas' stops that are served, in steps."""

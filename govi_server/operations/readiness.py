@@ -199,7 +199,7 @@ class Readiness:
         feed = self._components.feed
         if feed is None:
             return None
-        code = next(reversed(feed.passtimes.stops), "") or next(iter(feed.timetable.timing_points), "")
+        code = next(reversed(feed.passtimes.stops), "") or next(feed.timetable.stop_codes(), "")
         if not code:
             return Problem("feed-empty", "feed", "Live feed: no stops known yet")
         status = await self._request(f"/tpc/{code}")

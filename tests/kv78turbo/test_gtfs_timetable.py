@@ -5,7 +5,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.display import place_display
 from govi_server.departures.times import HOUR
-from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.runtime.cooperative import run_now
@@ -34,6 +33,10 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.feed.use_planning(planning(directory, stops=stops, stop_times=calls, **rows))
         self.clock.pump([0.0] * 20)
 
+    def name(self, code: str) -> str | None:
+        point = self.feed.timetable.timing_point(code)
+        return None if point is None else point.name
+
     def passtimes(self, code: str = CODE) -> list[Passtime]:
         return list(self.feed.boards.board(code, HORIZON).passtimes)
 
@@ -45,8 +48,9 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertEqual((passtime.provenance, passtime.trip_stop_status), ("gtfs", "PLANNED"))
         self.assertEqual(timetable.public_number(passtime), "4")
         self.assertEqual(timetable.destination(passtime), "Lindedorp via Brug")
-        self.assertEqual(self.feed.timetable.timing_points["30000002"].name, "Lindedorp, Dijk")
-        self.assertEqual(timetable.lines["LIN", "L004"].color, "e00713")
+        self.assertEqual(self.name("30000002"), "Lindedorp, Dijk")
+        line = timetable.line("LIN", "L004")
+        self.assertEqual(line and line.color, "e00713")
         self.assertEqual(self.feed.provenance, {"LIN": ("gtfs",)})
 
     def test_kv8_makes_it_live(self) -> None:
@@ -93,30 +97,33 @@ class GtfsTimetableTests(SynchronousTestCase):
         """Names of KV7 replace those of GTFS, and are not replaced by those of a later file; other names are."""
         self.use()
         ingest(self.feed, kv.planning(points=[{"TimingPointName": "Lindedorp, Oude Brug"}]))
-        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
+        self.assertEqual(self.name(CODE), "Lindedorp, Oude Brug")
         self.use([{"stop_name": "Lindedorp, Brug"}, {"stop_id": "30000002", "stop_name": "Lindedorp, Weg"}])
-        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
-        self.assertEqual(self.feed.timetable.timing_points["30000002"].name, "Lindedorp, Weg")
+        self.assertEqual(self.name(CODE), "Lindedorp, Oude Brug")
+        self.assertEqual(self.name("30000002"), "Lindedorp, Weg")
 
-    def test_snapshot_replaces_names(self) -> None:
-        """The names of a snapshot replace those of GTFS, which are known already when it is restored."""
-        ingest(self.feed, kv.planning(points=[{"TimingPointName": "Lindedorp, Oude Brug"}]))
+    def test_snapshots_have_no_names_of_gtfs(self) -> None:
+        """Names of GTFS stay in its file: a snapshot has those of KV7 only, which precede them."""
+        self.use()
+        ingest(self.feed, kv.planning(points=[{"TimingPointName": "Lindedorp, Oude Brug"}], lines=[]))
         updates = list(self.feed.timetable.updates())
-        self.feed = live_feed(self.clock)
-        self.use()
-        for update in updates:
-            for _ in self.feed.timetable.restore(update, self.fail):
-                pass
-        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
+        self.assertEqual([code for update in updates for code in update.timing_points], [CODE])
+        self.assertEqual([line for update in updates for line in update.lines], [])
 
-    def test_names_stay(self) -> None:
-        """The names of planning that is in use are not removed."""
-        self.use()
-        self.clock.advance(30 * 86400)
-        for _ in self.feed.timetable.sweep():
-            pass
-        self.assertIsInstance(self.feed.timetable.timing_points.get(CODE), TimingPoint)
-        self.assertIn(("LIN", "L004"), self.feed.timetable.lines)
+    def test_stop_areas(self) -> None:
+        """The stops of an area are those of KV7 and GTFS, each in the area that KV7 has for it."""
+        stops: list[Row] = [
+            {"stop_id": "area:1", "location_type": "1", "stop_name": "Lindedorp, Markt"},
+            *({"stop_id": code, "parent_station": "area:1"} for code in (CODE, "30000002")),
+        ]
+        self.use(stops)
+        timetable = self.feed.timetable
+        self.assertEqual((list(timetable.areas()), timetable.area_stops("area:1")), (["area:1"], [CODE, "30000002"]))
+        self.assertEqual((timetable.area_name("area:1"), timetable.area_name("2")), ("Lindedorp, Markt", None))
+        ingest(self.feed, kv.planning(points=[{"StopAreaCode": "LdBrug"}]))
+        self.assertEqual(sorted(timetable.areas()), ["LdBrug", "area:1"])
+        self.assertEqual([timetable.area_stops(area) for area in timetable.areas()], [[CODE], ["30000002"]])
+        self.assertEqual(sorted(self.feed.stop_codes), [CODE, "30000002"])
 
     def test_two_calls_in_a_row(self) -> None:
         """Two calls in a row at one stop are one, so that none stays planned beside a live one."""
