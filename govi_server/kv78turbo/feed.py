@@ -19,6 +19,7 @@ from govi_server.kv78turbo.freshness import Freshness, freshness, operator_fresh
 from govi_server.kv78turbo.journeys import JourneyPasstimes
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
+from govi_server.kv78turbo.restoration import Restoration
 from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import PLANNING_PREFIX, PREFIXES, State, Subscriber
@@ -112,6 +113,8 @@ class Feed(MultiService):
         self._swept_at = 0.0
         self.runner = runner or CooperativeRunner(reactor)
         """Runs the work of requests."""
+        self.restoration = Restoration(reactor, self.runner, self._has_data)
+        """Of the snapshot, if there is one."""
         self.places = PlaceIndexCache(self, reactor)
         self._ingester = CooperativeRunner(reactor, self.runner)
         """Runs the work of ingesting, which must not wait for requests; large messages and files leave them most of
@@ -325,6 +328,12 @@ class Feed(MultiService):
             age = None if time is None else max(now - time, 0.0)
             ages.append((age, fresh if repetition is None else repetition.fresh_seconds(fresh, stale)))
         return ages
+
+    def _has_data(self, stop: str) -> bool:
+        """Return whether departures of a stop, or of any stop of a place, are known on any date."""
+        code = code_of(stop) if is_place_id(stop) else stop
+        live = self.passtimes.stops.get(code)
+        return (live is not None and bool(live.passtimes)) or self.timetable.has_planning(code)
 
     def is_known(self, stop: str) -> bool:
         """Return whether the stop of a request exists: a TimingPointCode, or any stop of a place."""

@@ -13,8 +13,8 @@ class SpreadVersion:
     """The version of each stop.
 
     When a GTFS file takes effect, or lines get names, everything that is remembered of any stop is to be made anew:
-    two seconds of work for 500 event streams, in which requests would wait if it were due at once. After several changes
-    within SPREAD_SECONDS a stop is made anew twice at most.
+    two seconds of work for 500 event streams, in which requests would wait if it were due at once. After several
+    changes within SPREAD_SECONDS a stop is made anew twice at most.
 
     now: returns the time in epoch seconds. is_little: returns whether so few stops are remembered that a change
     reaches all of them at once.

@@ -131,6 +131,7 @@ class FeedDisplays:
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops. Raises InvalidParameter if no place has the words of a destination."""
+        await self.feed.restoration.wait(codes)
         index = None
         if query.to or any(map(is_place_id, codes)):
             index = await self.feed.places.index()

@@ -154,6 +154,7 @@ class Siri(Service):
     async def _fetch(self, request: SiriRequest, mark: Mark) -> CachedResponse | ErrorResponse:
         """Return the stop's visits, or an ErrorCondition."""
         feed = self._feed
+        await feed.restoration.wait((request.code,))
         validator = StopValidator(feed, request.code)
         board = await feed.runner.run(feed.boards.board_steps(request.code, _horizon(request)))
         freshness = feed.freshness(board)
