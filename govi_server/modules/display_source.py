@@ -23,7 +23,7 @@ from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import stale_ttl
-from govi_server.kv78turbo.selection import Selection
+from govi_server.kv78turbo.selection import Selection, calls_before_others
 from govi_server.modules.feed_responses import respond_now
 from govi_server.modules.query_parameters import AFTER, BOARD_FILTERS, CODES, HORIZON, LINE, STOPS, are_stops
 from govi_server.runtime.bounded_memory import BoundedMemory
@@ -155,10 +155,15 @@ class FeedDisplays:
         now = self.feed.clock.seconds()
         stops = []
         for number, code in enumerate(codes):
-            displays = []
+            boards, displays = [], []
             for member in _members(code, index):
-                board = yield from self.feed.boards.board_steps(member, horizon)
-                displays.append((yield from stop_display(self.feed, board, selection.select(board.entries))))
+                boards.append((yield from self.feed.boards.board_steps(member, horizon)))
+            omitted: Collection[bytes] = ()
+            if is_place_id(code):
+                omitted = yield from calls_before_others(boards)
+            for board in boards:
+                entries = (entry for entry in board.entries if entry.key not in omitted) if omitted else board.entries
+                displays.append((yield from stop_display(self.feed, board, selection.select(entries))))
             stop = displays[0]
             if is_place_id(code):
                 assert index is not None
