@@ -187,11 +187,11 @@ class OvapiDocuments:
     def line(self, operator: str, number: str, direction: str) -> Line | None:
         """Return the description of a line in one direction; None if it is unknown."""
         key = (operator, number, direction)
-        if key not in self._timetable.directions and key not in self._feed.passtimes.lines:
+        destination_name = self._timetable.line_headsign(*key)
+        if destination_name is None and key not in self._feed.passtimes.lines:
             return None
-        line = self._timetable.lines.get((operator, number))
+        line = self._timetable.line(operator, number)
         destination = self._timetable.directions.get(key)
-        destination_name = self._timetable.destinations.get((operator, destination or ""), destination)
         public_number = (line and line.public_number) or number
         return Line(
             LineWheelchairAccessible=UNKNOWN,
@@ -237,14 +237,18 @@ class OvapiDocuments:
         live = list(self._feed.passtimes.lines.get((operator, number, direction), ()))
         journeys = dict.fromkeys(key.decode().replace("|", "_") for key in live)
         within: list[Passtime] = []
+        numbers = set()
         for journey in journeys:
-            passtime = current_passtime((yield from self._feed.journeys.passtimes(journey)), now)
+            passtimes = yield from self._feed.journeys.passtimes(journey)
+            numbers.update(map(_journey_numbers, passtimes))
+            passtime = current_passtime(passtimes, now)
             if passtime is not None and passtime.expected <= now + OVAPI_HORIZON:
                 within.append(passtime)
         for call in self._timetable.first_passtimes(operator, number, direction, now, now + OVAPI_HORIZON):
             yield
             planned = None if call is None else call.make()
-            if planned is not None and planned.journey not in journeys:
+            # In GTFS, the service level of a live journey may be another one.
+            if planned is not None and planned.journey not in journeys and _journey_numbers(planned) not in numbers:
                 within.append(planned)
         within = yield from sort_in_steps(within, lambda passtime: passtime.expected)
         return (yield from self.passes((passtime.journey, passtime, None) for passtime in within))
@@ -275,6 +279,11 @@ class OvapiDocuments:
                 yield
             timestamps.append(moments)
         return LastUpdate(LastUpdateTimeStamps(*timestamps), self.server_time())
+
+
+def _journey_numbers(passtime: Passtime) -> tuple[str, str, date]:
+    """Return what identifies a journey of a line on any service level."""
+    return passtime.journey_number, passtime.fortify_order_number, passtime.operation_date
 
 
 def current_passtime(passtimes: Iterable[Passtime], now: float) -> Passtime | None:

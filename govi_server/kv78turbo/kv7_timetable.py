@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from functools import partial
 
 from govi_server.departures.modes import Mode, mode_of
-from govi_server.departures.times import PassingTimes, local_date, moment, read_date, write_time
+from govi_server.departures.times import DAY, PassingTimes, local_date, moment, read_date, write_time
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, journey_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
@@ -87,7 +87,7 @@ class Timetable(TimetableTables):
                         yield None
                     yield from self._on_dates(valid, key, values, code, since, until)
         if self.gtfs is not None:
-            yield from self.gtfs.passtimes(code, since, until)
+            yield from self.gtfs.passtimes(code, dates, since, until)
 
     def find(self, key: bytes, passtime: Passtime) -> Generator[None, None, PlannedCall | None]:
         """Return the planned passtime of a passtime of KV8, at the same TimingPoint, in steps; None if there is none.
@@ -181,13 +181,14 @@ class Timetable(TimetableTables):
     def journey(self, journey: Journey, now: float) -> Iterator[PlannedCall]:
         """Yield the planned passtimes of a journey yesterday, today and tomorrow."""
         group = group_of(journey)
-        valid = self._valid_dates(group, [local_date(now) + timedelta(n) for n in (-1, 0, 1)])
+        dates = _dates_around(now, now + DAY)
+        valid = self._valid_dates(group, dates)
         for key in list(self._keys_of(journey)) if valid else ():
             code = self._code_of.get(user_stop_of(key))
             if code is not None:
                 yield from self._calls(valid, key, self._values(group, key), code)
         if self.gtfs is not None:
-            yield from self.gtfs.journey(journey, now)
+            yield from self.gtfs.journey(journey, dates)
 
     def calls_later(self, key: bytes, passtime: Passtime, codes: Container[str]) -> bool:
         """Return whether a journey is planned to call at one of these stops after a passtime. key: its key in KV8."""
@@ -215,6 +216,8 @@ class Timetable(TimetableTables):
                 _, _, stop_type, _, of_direction, _ = self._values(group, key).split(b"|", 5)
                 if stop_type == b"FIRST" and (text(of_direction) or "") == direction:
                     yield from self._journey_passtime(group, key, valid, since, until)
+        if self.gtfs is not None:
+            yield from self.gtfs.first_passtimes(operator, line, direction, dates, since, until)
 
     def patterns(
         self, operator: str, line: str, direction: str
@@ -231,7 +234,14 @@ class Timetable(TimetableTables):
                 _, _, stop_type, pattern, of_direction, *_, timing, _ = texts(self._values(group, key))
                 if code is not None and pattern and of_direction == direction and stop_type != "INFOPOINT":
                     patterns.setdefault(pattern, {})[int(key.split(b"|")[5])] = (code, timing == "1")
+        if not patterns and self.gtfs is not None:
+            patterns = yield from self.gtfs.patterns(operator, line, direction)
         return patterns
+
+    @property
+    def n_lines(self) -> int:
+        """The number of lines in all directions, at most, with two directions for each of GTFS."""
+        return len(self.directions) + (0 if self.gtfs is None else 2 * self.gtfs.planning.n_lines)
 
     def journey_size(self, journey: Journey) -> int:
         """Return the number of a journey's planned passtimes on one date."""
@@ -240,7 +250,30 @@ class Timetable(TimetableTables):
     def line_size(self, operator: str, line: str) -> int:
         """Return the number of planned passtimes of a line, of all service levels."""
         groups = self._groups_of_line.get((operator, line), ())
-        return sum(self._published[group].n_planned for group in groups)
+        n_planned = sum(self._published[group].n_planned for group in groups)
+        return n_planned if self.gtfs is None else n_planned + self.gtfs.planning.n_line_calls(operator, line)
+
+    def line_headsign(self, operator: str, line: str, direction: str) -> str | None:
+        """Return the name of a destination of a line in a direction, "" if unknown; None without such journeys."""
+        key = operator, line, direction
+        if key in self.directions:
+            destination = self.directions[key]
+            return self.destinations.get((operator, destination or ""), destination) or ""
+        return None if self.gtfs is None else self.gtfs.planning.line_directions(operator, line).get(direction)
+
+    def line_keys(self) -> Iterator[tuple[str, str, str] | None]:
+        """Yield DataOwnerCode, LinePlanningNumber and LineDirection of all lines, and None after each step.
+
+        The lines of KV7, and those of GTFS that KV7 does not have in any direction.
+        """
+        lines = {key[:2] for key in self.directions}
+        yield from list(self.directions)
+        if self.gtfs is not None:
+            planning = self.gtfs.planning
+            for operator, line, *_ in map(planning.line, range(planning.n_lines)):
+                yield None
+                if (operator, line) not in lines:
+                    yield from ((operator, line, direction) for direction in planning.line_directions(operator, line))
 
     def _keys_of(self, journey: Journey) -> Sequence[bytes]:
         return self._published.get(group_of(journey), NO_PUBLICATION).journeys.get(journey, ())

@@ -73,8 +73,8 @@ class Selection:
 def calls_before_others(boards: Sequence[StopDepartures]) -> Generator[None, None, set[bytes]]:
     """Return the keys of the departures after which their journey calls at the same place next, in steps.
 
-    Such a vehicle leaves the place, or ends, at another of its platforms. A journey that returns after calls elsewhere
-    departs twice. boards: of all stops of the place.
+    Such a vehicle leaves the place, or ends, at another of its platforms. A journey that returns after calls
+    elsewhere departs twice. boards: of all stops of the place.
     """
     keys = set()
     for n, entry in enumerate((entry for board in boards for entry in board.entries), 1):

@@ -176,7 +176,10 @@ def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
 
     def row_part(row: DisplayRow) -> tuple[str, bool]:
         part, was_stored = make_part(
-            row.fragments, f"{form}{row.shows_direction}", lambda: tuple(_row(stop, row, with_platform, lang).split(_LEFT)), (row.state,)
+            row.fragments,
+            f"{form}{row.shows_direction}",
+            lambda: tuple(_row(stop, row, with_platform, lang).split(_LEFT)),
+            (row.state,),
         )
         return (part[0] if len(part) == 1 else _left(stop, row, lang, now).join(part)), was_stored
 

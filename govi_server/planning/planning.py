@@ -277,9 +277,9 @@ class Planning:
         n, days = day.toordinal() - self.header.first_day, self.columns["line_days"]
         return sum(days[line] >> n & 1 for line in range(begin, end)) if 0 <= n < layout.DAYS else 0
 
-    def directions(self, number: int) -> dict[str, str]:
+    def line_directions(self, operator: str, line: str) -> dict[str, str]:
         """Return the LineDirections of a line, "" if unknown, each with the headsign of one of its trips."""
-        trips = self.trips_of(number)
+        trips = self.line_trips(operator, line)
         directions = self.columns["trip_direction"][trips.start : trips.stop].tolist()
         return {
             _direction(direction): self._column_text("trip_headsign", trips[directions.index(direction)])
@@ -298,9 +298,14 @@ class Planning:
             self._column_text("trip_journey", number),
             self._column_text("trip_fortify", number),
             self._column_text("trip_headsign", number),
-            _direction(self.columns["trip_direction"][number]),
+            self.direction_of(number),
             _WHEELCHAIR[self.columns["trip_wheelchair"][number]],
         )
+
+    def n_line_calls(self, operator: str, line: str) -> int:
+        """Return the number of calls of a line's trips."""
+        trips = self.line_trips(operator, line)
+        return self._trip_calls[trips.stop] - self._trip_calls[trips.start]
 
     def line_trips(self, operator: str, line: str) -> range:
         """Return the numbers of a line's trips."""
@@ -316,6 +321,10 @@ class Planning:
         trips = self.line_trips(operator, line)
         key = partial(self._column_text, "trip_journey")
         return trips[bisect_left(trips, journey, key=key) : bisect_right(trips, journey, key=key)]
+
+    def direction_of(self, trip: int) -> str:
+        """Return the LineDirection of a trip, "" if unknown."""
+        return _direction(self.columns["trip_direction"][trip])
 
     def level_of(self, trip: int) -> str:
         """Return the LocalServiceLevelCode of a trip."""

@@ -1,11 +1,11 @@
 """Short garbage collections, however much memory is in use.
 
-A full collection visits all objects that may be part of a cycle, 0.4 us each, and all clients wait. Almost everything
-that the program stores for long, and all that a connection leaves (tests/http/test_release.py), is freed without the
-collector. So what survives a full collection is frozen, if it is much, which exempts it from later ones: each visits
-only what was made since. The interpreter begins one when a quarter more than survived the last one is old, up to 70 ms
-of work while a program grows; here it begins as soon as so much is old that it would be frozen. Frozen cycles that are
-not used any more are freed once a day, when the fewest clients wait.
+A full collection visits all objects that may be part of a cycle, 0.4 us each, and all clients wait. Almost
+everything that the program stores for long, and all that a connection leaves (tests/http/test_release.py), is freed
+without the collector. So what survives a full collection is frozen, if it is much, which exempts it from later ones:
+each visits only what was made since. The interpreter begins one when a quarter more than survived the last one is
+old, up to 70 ms of work while a program grows; here it begins as soon as so much is old that it would be frozen.
+Frozen cycles that are not used any more are freed once a day, when the fewest clients wait.
 """
 
 import gc

@@ -96,7 +96,7 @@ class BoardOfPlaceTests(PlaceTestCase):
         )
 
     def test_two_calls_in_a_row(self) -> None:
-        """A vehicle that calls at two stops of the place in a row departs from the second, unless that is cancelled."""
+        """A vehicle that calls at two stops in a row departs from the second, unless that call is cancelled."""
         for journey, minutes in (("1", 5), ("2", 15), ("3", 25), ("4", 35)):
             self.live(journey, minutes, UserStopOrderNumber="9", SideCode="A")
         self.live("1", 7, OVERZIJDE, UserStopOrderNumber="10", SideCode="B")
