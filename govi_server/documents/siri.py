@@ -4,7 +4,7 @@ Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). Times ar
 reliable by the same rules as on the departure board.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Annotated, Literal, cast
 
@@ -129,11 +129,16 @@ class SiriResponse(Struct):
 
 
 ERRORS: dict[Freshness, ErrorCondition] = {
-    "unknown": ErrorCondition(InvalidDataReferencesError=SiriError("Unknown MonitoringRef")),
     "old": ErrorCondition(NoInfoForTopicError=SiriError("The data of this stop is too old")),
     "down": ErrorCondition(ServiceNotAvailableError=SiriError("There is no live data")),
 }
-"""The errors of stops without a board."""
+"""The errors of known stops without a board."""
+
+
+def unknown_stop(similar: Sequence[str]) -> ErrorCondition:
+    """Return the error of a stop that does not exist. similar: codes and names of those that may be meant."""
+    text = f"Unknown MonitoringRef; similar: {'; '.join(similar)}" if similar else "Unknown MonitoringRef"
+    return ErrorCondition(InvalidDataReferencesError=SiriError(text))
 
 
 def other_error(text: str) -> ErrorCondition:

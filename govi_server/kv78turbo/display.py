@@ -36,7 +36,7 @@ def stop_display(
     if freshness not in SERVABLE:
         if freshness == "unknown":
             yield  # a list may have a thousand such codes
-            return StopDisplay(departures.code, "unknown", similar=_similar_stops(feed, departures.code))
+            return StopDisplay(departures.code, "unknown", similar=similar_stops(feed, departures.code))
         return StopDisplay(departures.code, "down", name=name, town=town)
     outdated = feed.outdated_operators(departures)
     rows: list[DisplayRow] = []
@@ -73,7 +73,7 @@ def stop_display(
     )
 
 
-def _similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
+def similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
     """Return codes that may be meant by an unknown one, with their names."""
     gtfs = feed.timetable.gtfs
     neighbours = [] if gtfs is None else gtfs.planning.neighbours(code, MAX_SIMILAR)

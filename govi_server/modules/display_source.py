@@ -13,8 +13,9 @@ from zope.interface import Attribute, Interface, implementer
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.departures.display import DepartureDisplay, StopDisplay, board_display, place_display
 from govi_server.departures.place_index import PlaceIndex
-from govi_server.departures.places import code_of, is_place_id
+from govi_server.departures.places import Place, code_of, is_place_id
 from govi_server.departures.query import DEFAULT_HORIZON, Query
+from govi_server.departures.similar_codes import MAX_SIMILAR
 from govi_server.departures.source import NoBoard
 from govi_server.departures.timing_point import are_timing_point_codes, is_timing_point_code
 from govi_server.http.caching.cached_response import CachedResponse, cache_status
@@ -59,6 +60,12 @@ class IDisplaySource(Interface):
 
     def cost(codes: "Sequence[str]", query: "Query") -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""
+
+    def similar(text: str) -> "Awaitable[tuple[str, ...]]":
+        """Return the ids and names of places that may be meant by a text that is no code, three at most."""
+
+    def similar_cost(text: str) -> int:
+        """Return the cost of similar(); see web_handler.Responder."""
 
     def respond_now(codes: "Sequence[str]", query: "Query", fetch: "Fetch") -> "Any":
         """Return the response that fetch returns if it is made from memory with little work, else fetch."""
@@ -143,6 +150,17 @@ class FeedDisplays:
             headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", status)]
         return DisplayResult(display, "stale" if ages else "hit", tuple(headers))
 
+    async def similar(self, text: str) -> tuple[str, ...]:
+        """Return the ids and names of places that may be meant by a text that is no code, three at most."""
+        index = await self.feed.places.index()
+        places = await self.runner.run(index.find(text))
+        return tuple([f"{place.id} {_full_name(place)}" for place in places[:MAX_SIMILAR]])
+
+    def similar_cost(self, text: str) -> int:
+        """Return the cost of similar(); see web_handler.Responder."""
+        index = self.feed.places.latest
+        return 1 if index is None else index.cost(text)
+
     def _display(
         self, codes: list[str], query: Query, index: PlaceIndex | None
     ) -> Generator[None, None, DepartureDisplay]:
@@ -174,6 +192,10 @@ class FeedDisplays:
             after = query.after_at(number)
             stops.append(stop.leaving(after and after + MAX_AGE, now).first(query.limit))
         return DepartureDisplay(tuple(stops), horizon)
+
+
+def _full_name(place: Place) -> str:
+    return f"{place.town}, {place.name}" if place.town else place.name
 
 
 def _members(code: str, index: PlaceIndex | None) -> tuple[str, ...]:
@@ -228,6 +250,14 @@ class CacheDisplays:
     def cost(self, codes: Sequence[str], query: Query) -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""
         return len(codes)
+
+    async def similar(self, text: str) -> tuple[str, ...]:
+        """Return nothing: the names of stops are unknown."""
+        return ()
+
+    def similar_cost(self, text: str) -> int:
+        """Return the cost of similar(); see web_handler.Responder."""
+        return 1
 
     def respond_now(self, codes: Sequence[str], query: Query, fetch: Fetch) -> CachedResponse | ErrorResponse | Fetch:
         """Return fetch: it may need a gateway request."""

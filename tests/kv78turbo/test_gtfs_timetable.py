@@ -5,7 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.display import place_display
 from govi_server.departures.times import HOUR
-from govi_server.kv78turbo.display import stop_display
+from govi_server.documents.siri import SiriDocuments, unknown_stop
+from govi_server.kv78turbo.display import similar_stops, stop_display
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.runtime.cooperative import run_now
 from tests import feed as kv
@@ -163,6 +164,13 @@ class GtfsTimetableTests(SynchronousTestCase):
             departures = self.feed.boards.board(code, HORIZON)
             display = run_now(stop_display(self.feed, departures, departures.entries))
             self.assertEqual((display.state, display.as_of), (state, None))  # no data that would have a time
+
+    def test_similar_stops_in_siri(self) -> None:
+        """The error of SIRI names those stops, too."""
+        self.use()
+        documents = SiriDocuments(self.feed)
+        body = documents.delivery([], unknown_stop(similar_stops(self.feed, "30000012")))
+        self.assertIn(b'"Unknown MonitoringRef; similar: 30000002 Lindedorp, Dijk; ', body)
 
     def test_similar_stops(self) -> None:
         """The display of a stop that does not exist names those that may be meant."""

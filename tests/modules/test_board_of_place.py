@@ -166,6 +166,17 @@ class BoardOfPlaceTests(PlaceTestCase):
         for path in ("/board/p", "/board/px", "/board/P30000001", f"/board/{PLACE},x"):
             self.assertEqual(self.request(path).status, 404, path)
 
+    def test_names_instead_of_codes(self) -> None:
+        """A path with words, which is a 404, names the places that may be meant, on a page as links."""
+        for words in ("linde%20markt", "lindemarkt", "Linde+Markt"):
+            (stop,) = self.stops(f"/board/{words}", 404)
+            self.assertIn(f"Bedoelde u: p{MARKT} Lindedorp, Linde Markt?", stop["words"], words)
+        response = self.request("/board/linde%20markt", Accept="text/html")
+        page = html.document_fromstring(response.body.decode())
+        self.assertEqual((response.status, page.xpath("//nav/a/@href")[0]), (404, f"/board/p{MARKT}"))
+        self.assertIn(b"Linde Markt", self.request("/board/lindemarkt", Accept="text/plain").body)
+        self.assertIn(b"No stop with the code 'xyzzy'", self.request("/board/xyzzy", Accept="text/html").body)
+
     def test_page_and_text(self) -> None:
         """A place has a page and lines of text, too."""
         self.live("1", 15)
