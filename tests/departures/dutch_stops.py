@@ -248,7 +248,6 @@ QUERIES: dict[str, tuple[str, str]] = {
     "noi": ("'s-Gravenhage", "Station Laan van NOI"),
     "denbosch centraal": ("'s-Hertogenbosch", "Centraal Station"),
     "oost station den bosch": ("'s-Hertogenbosch", "Station Oost"),
-    "utrecht de uithof": ("Utrecht", "CS Centrumzijde"),
     "utrecht vaartse rijn": ("Utrecht", "Vaartsche Rijn"),
     "utrecht overvegt": ("Utrecht", "Station Overvecht"),
     "zuid station amsterdam": ("Amsterdam", "Station Zuid"),
