@@ -237,7 +237,7 @@ class OvapiDocuments:
         live = list(self._feed.passtimes.lines.get((operator, number, direction), ()))
         journeys = dict.fromkeys(key.decode().replace("|", "_") for key in live)
         within: list[Passtime] = []
-        numbers = set()
+        numbers: set[tuple[str, str, date]] = set()
         for journey in journeys:
             passtimes = yield from self._feed.journeys.passtimes(journey)
             numbers.update(map(_journey_numbers, passtimes))

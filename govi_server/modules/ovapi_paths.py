@@ -292,7 +292,7 @@ class StopAreaPaths(StopPaths):
     def all(self) -> Members:
         """Make every stop area, described by one of its stops, in steps."""
         for area in self.feed.timetable.areas():
-            codes = self.stops(area)
+            codes = self.feed.timetable.area_stops(area)
             yield (area, _encode(self.documents.stop_area(area, codes[0]))) if codes else None
 
     def members(self, request: OvapiRequest, served: ServedData) -> Members:

@@ -32,7 +32,9 @@ class RestorationTests(LiveTestCase):
         super().setUp()
         self.up("UNKNOWN")
         BoardPages(FeedDisplays(self.feed), self.clock).setServiceParent(self.modules)
-        for module in (Kv55Feed("kv55", self.feed), Siri(self.feed), *ovapi_modules(self.feed)):
+        Kv55Feed("kv55", self.feed).setServiceParent(self.modules)
+        Siri(self.feed).setServiceParent(self.modules)
+        for module in ovapi_modules(self.feed):
             module.setServiceParent(self.modules)
         self.feed.restoration.begin()
 

@@ -230,6 +230,9 @@ class CompilerTests(SynchronousTestCase):
         """A file that unpacks to more than its tables may have, in bytes or rows, is refused."""
         self.patch(gtfs, "MAX_TABLE_BYTES", 1000)
         self.assertEqual(self.refusal({**tables(), "routes.txt": "\n" * 1001}), "routes.txt: larger than 1000 bytes")
+        (self.directory / "stops.txt").write_bytes(b"stop_id" + b"\n" * 1001)  # a directory states no sizes
+        rows = Gtfs(self.directory).rows("stops.txt", ("stop_id",))
+        self.assertEqual(str(self.assertRaises(InvalidGtfs, list, rows)), "stops.txt: larger than 1000 bytes")
         self.patch(gtfs, "MAX_TABLE_BYTES", 1 << 20)
         many = tables(routes=[{}] * 1001)
         self.assertEqual(self.refusal(many), "routes.txt: more than 1000 rows")
