@@ -12,14 +12,13 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from govi_server.departures.times import local_date
-from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.bounded_table import BoundedTable, largest_cohort
 from govi_server.kv78turbo.ctx import Records, Reject
 from govi_server.kv78turbo.gtfs_timetable import GtfsTimetable
 from govi_server.kv78turbo.kv7_journeys import Journeys, journeys_of
 from govi_server.kv78turbo.kv7_lines import LinesByDate
 from govi_server.kv78turbo.kv7_names import RETENTION_SECONDS, Names, remove_member
-from govi_server.kv78turbo.kv7_reader import Group, Level, Line, Passtimes, TimetableReader, Update, UserStop
+from govi_server.kv78turbo.kv7_reader import Group, Level, Passtimes, TimetableReader, Update, UserStop
 from govi_server.planning.planning import Planning
 from govi_server.settings import PlanningSettings
 
@@ -191,56 +190,6 @@ class TimetableTables:
 
     def _is_planned_stop(self, code: str) -> bool:
         return self.gtfs is not None and code in self.gtfs.planning
-
-    # Names: those of KV7, and otherwise those of GTFS.
-
-    def line(self, operator: str, number: str) -> Line | None:
-        """Return a line; None if it is unknown. number: its LinePlanningNumber."""
-        line = self.lines.get((operator, number))
-        return self.gtfs.line(operator, number) if line is None and self.gtfs is not None else line
-
-    def timing_point(self, code: str) -> TimingPoint | None:
-        """Return the name, area and position of a stop; None if they are unknown."""
-        point = self.timing_points.get(code)
-        return self.gtfs.planning.timing_point(code) if point is None and self.gtfs is not None else point
-
-    def area_name(self, area: str) -> str | None:
-        """Return the name of a stop area; None if it is unknown."""
-        name = self.stop_areas.get(area)
-        return self.gtfs.planning.area_name(area) if name is None and self.gtfs is not None else name
-
-    def area_stops(self, area: str) -> list[str]:
-        """Return the TimingPointCodes of a stop area."""
-        codes = [*self.points_of_area.get(area, ())]
-        if self.gtfs is not None:
-            codes += [code for code in self.gtfs.planning.area_stops(area) if code not in self.timing_points]
-        return codes
-
-    def areas(self) -> Iterator[str]:
-        """Yield the codes of all stop areas, some of which may have no stops."""
-        yield from list(self.points_of_area)
-        if self.gtfs is not None:
-            yield from (area for area in self.gtfs.planning.areas() if area not in self.points_of_area)
-
-    @property
-    def n_areas(self) -> int:
-        """The number of stop areas, at most."""
-        return len(self.points_of_area) + (0 if self.gtfs is None else self.gtfs.planning.n_areas)
-
-    def is_named_stop(self, code: str) -> bool:
-        """Return whether a TimingPointCode is one of stop_codes()."""
-        return code in self.timing_points or self._is_planned_stop(code)
-
-    def stop_codes(self) -> Iterator[str]:
-        """Yield all TimingPointCodes that have names."""
-        yield from list(self.timing_points)
-        if self.gtfs is not None:
-            yield from (code for code in self.gtfs.planning.codes() if code not in self.timing_points)
-
-    @property
-    def n_stops(self) -> int:
-        """The number of stops that have names, at most."""
-        return max(len(self.timing_points), 0 if self.gtfs is None else self.gtfs.planning.n_stops)
 
     def is_planned(self, operator: str, line: str, day: date) -> bool:
         """Return whether KV7 has planned a line on an operating date: then its planning from GTFS does not apply.

@@ -6,9 +6,10 @@ from functools import partial
 
 from govi_server.departures.modes import Mode, mode_of
 from govi_server.departures.times import DAY, PassingTimes, local_date, moment, read_date, write_time
+from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, journey_of, user_stop_of
-from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
+from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, Line, planned_times
 from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, NO_PUBLICATION, TimetableTables, level_of
 from govi_server.kv78turbo.passtime import Passtime, PlannedCall
 from govi_server.runtime.cooperative import STEP_ITEMS
@@ -19,6 +20,56 @@ _NO_VALUES = b"|".join([NULL] * len(VALUE_NAMES))
 
 class Timetable(TimetableTables):
     """Serves lookups in the timetable of KV7, and in that of GTFS for lines and dates that KV7 has not planned."""
+
+    # Names: those of KV7, and otherwise those of GTFS.
+
+    def line(self, operator: str, number: str) -> Line | None:
+        """Return a line; None if it is unknown. number: its LinePlanningNumber."""
+        line = self.lines.get((operator, number))
+        return self.gtfs.line(operator, number) if line is None and self.gtfs is not None else line
+
+    def timing_point(self, code: str) -> TimingPoint | None:
+        """Return the name, area and position of a stop; None if they are unknown."""
+        point = self.timing_points.get(code)
+        return self.gtfs.planning.timing_point(code) if point is None and self.gtfs is not None else point
+
+    def area_name(self, area: str) -> str | None:
+        """Return the name of a stop area; None if it is unknown."""
+        name = self.stop_areas.get(area)
+        return self.gtfs.planning.area_name(area) if name is None and self.gtfs is not None else name
+
+    def area_stops(self, area: str) -> list[str]:
+        """Return the TimingPointCodes of a stop area."""
+        codes = [*self.points_of_area.get(area, ())]
+        if self.gtfs is not None:
+            codes += [code for code in self.gtfs.planning.area_stops(area) if code not in self.timing_points]
+        return codes
+
+    def areas(self) -> Iterator[str]:
+        """Yield the codes of all stop areas, some of which may have no stops."""
+        yield from list(self.points_of_area)
+        if self.gtfs is not None:
+            yield from (area for area in self.gtfs.planning.areas() if area not in self.points_of_area)
+
+    @property
+    def n_areas(self) -> int:
+        """The number of stop areas, at most."""
+        return len(self.points_of_area) + (0 if self.gtfs is None else self.gtfs.planning.n_areas)
+
+    def is_named_stop(self, code: str) -> bool:
+        """Return whether a TimingPointCode is one of stop_codes()."""
+        return code in self.timing_points or self._is_planned_stop(code)
+
+    def stop_codes(self) -> Iterator[str]:
+        """Yield all TimingPointCodes that have names."""
+        yield from list(self.timing_points)
+        if self.gtfs is not None:
+            yield from (code for code in self.gtfs.planning.codes() if code not in self.timing_points)
+
+    @property
+    def n_stops(self) -> int:
+        """The number of stops that have names, at most."""
+        return max(len(self.timing_points), 0 if self.gtfs is None else self.gtfs.planning.n_stops)
 
     def public_number(self, passtime: Passtime) -> str:
         """Return the LinePublicNumber of a passtime, or its LinePlanningNumber if unknown."""
