@@ -51,13 +51,10 @@ class SpreadVersion:
             if not self._behind:
                 self._advanced_at = now
             self._latest, self._behind = latest, GROUPS
-        seconds = now - self._advanced_at
-        due = int(seconds * GROUPS / SPREAD_SECONDS)
-        if self._is_little() or seconds < 0:  # or the clock was set back
+        due = int((now - self._advanced_at) * GROUPS / SPREAD_SECONDS)
+        if self._is_little() or now < self._advanced_at:  # or the clock was set back
             due = GROUPS
-        elif not due:
-            return
-        self._advanced_at = now
+        self._advanced_at += due * SPREAD_SECONDS / GROUPS
         for _ in range(min(due, self._behind)):
             self._versions[self._next] = latest
             self._next = (self._next + 1) % GROUPS
