@@ -40,5 +40,10 @@ class Restoration:
             return
         waiter: Deferred[None] = Deferred(lambda cancelled: self._waiters.pop(cancelled, None))
         self._waiters[waiter] = None
-        with suppress(TimeoutError):
-            await waiter.addTimeout(MAX_WAIT_SECONDS, self._clock)
+        try:
+            with suppress(TimeoutError):
+                await waiter.addTimeout(MAX_WAIT_SECONDS, self._clock)
+        finally:
+            if not waiter.called:  # the caller does not wait any more (CooperativeRunner.result_now())
+                waiter.addErrback(lambda failure: None)
+                waiter.cancel()

@@ -76,6 +76,11 @@ class RestorationTests(LiveTestCase):
         self.assertEqual([self.status(client) for client in clients], [503] * len(PATHS))
         self.assertEqual(self.feed.restoration._waiters, {})
 
+    def test_work_that_is_done_at_once(self) -> None:
+        """Nothing is left of a response that would have been made at once, if it has to wait."""
+        self.assertIsNone(self.feed.runner.result_now(self.feed.restoration.wait((CODE,))))
+        self.assertEqual((self.feed.restoration._waiters, self.clock.getDelayedCalls()[1:]), ({}, []))
+
     def test_clients_that_leave(self) -> None:
         """Nothing is left of a client that closes its connection."""
         client = self.get(PATHS[0])
