@@ -28,7 +28,7 @@ class Reactor(MemoryReactorClock):
     def listenUNIX(
         self, address: str, factory: Factory, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
     ) -> unix.Port:
-        port = unix.Port(address, factory, backlog, mode=mode, reactor=self)
+        port = unix.Port(address.encode(), factory, backlog, mode=mode, reactor=self)
         port.startListening()
         return port
 
