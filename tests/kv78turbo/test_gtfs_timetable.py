@@ -49,6 +49,13 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertEqual(timetable.lines["LIN", "L004"].color, "e00713")
         self.assertEqual(self.feed.provenance, {"LIN": ("gtfs",)})
 
+    def test_invalid_journey_key(self) -> None:
+        """A key with the separator of the columns is that of no journey."""
+        self.use()
+        for key, n in (("LIN_77_L004_1001_0", 2), ("LIN|_77_L004_1001_0", 0), ("LIN_77_L004|1001_0_0", 0)):
+            self.assertEqual(len(run_now(self.feed.journeys.passtimes(key))), n, key)
+            self.assertEqual(self.feed.journeys.cost(key), 1)
+
     def test_kv8_makes_it_live(self) -> None:
         """A row of KV8 replaces the planned passtime, whatever its service level and order, and gets its names."""
         self.use()
