@@ -152,7 +152,7 @@ class PlanningService(Service):
         except DownloadError as error:
             self._fail(str(error))
         except OSError as error:
-            self._fail(f"{error.filename}: {error.strerror}")
+            self._fail(f"{error.filename or 'cannot start the compiler'}: {error.strerror}")
 
     def _fail(self, why: str) -> None:
         self.state.failures += 1
