@@ -36,7 +36,7 @@ MAX_TOPICS = 1000
 """Topics that are reported; a server subscribes to two."""
 
 MAX_TURN_EVENTS = 200
-"""Subscriptions, and connections, that are read in one turn of the reactor: a millisecond or two of work."""
+"""Subscriptions, and connections, that are read in one turn of the reactor."""
 
 
 class Publisher(Service):

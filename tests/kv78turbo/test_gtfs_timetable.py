@@ -1,10 +1,12 @@
 """Tests of the feed with planning from GTFS."""
 
+from datetime import timedelta
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.display import place_display
-from govi_server.departures.times import HOUR
+from govi_server.departures.times import HOUR, local_date
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.passtime import Passtime
@@ -55,6 +57,16 @@ class GtfsTimetableTests(SynchronousTestCase):
         for key, n in (("LIN_77_L004_1001_0", 2), ("LIN|_77_L004_1001_0", 0), ("LIN_77_L004|1001_0_0", 0)):
             self.assertEqual(len(run_now(self.feed.journeys.passtimes(key))), n, key)
             self.assertEqual(self.feed.journeys.cost(key), 1)
+
+    def test_lines_of_a_date(self) -> None:
+        """The lines of an operator are counted by date; nothing is stored of operators and dates without any."""
+        self.use()
+        timetable, today = self.feed.timetable.gtfs, local_date(NOW)
+        for _ in range(2):
+            self.assertEqual(timetable.n_lines_on("LIN", today), 1)
+            self.assertEqual(timetable.n_lines_on("LIN", today + timedelta(300)), 0)
+            self.assertEqual(timetable.n_lines_on("OTHER", today), 0)
+        self.assertEqual(list(timetable._n_lines), [("LIN", today)])
 
     def test_kv8_makes_it_live(self) -> None:
         """A row of KV8 replaces the planned passtime, whatever its service level and order, and gets its names."""
