@@ -228,6 +228,9 @@ def held(report: Report, folder: Path, options: Options) -> None:
             requests.wrk(fed.server, WARM_UP_SECONDS)
             rate = Rounds([requests.wrk(fed.server, options.seconds) for _ in range(options.rounds)]).rate / 2
             for is_loading, title in enumerate(("without planning", "while planning is loaded")):
+                request_each(
+                    options.port, requests
+                )  # what changed since, and header sections other than those of wrk
                 before, events, start = fed.metrics(), streams.events, time.monotonic()
                 if is_loading:
                     fed.start_planning()
