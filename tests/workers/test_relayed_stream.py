@@ -65,7 +65,7 @@ class RelayedStreamTests(WorkerCase):
                 assert self.transport is not None
                 self.transport.write(b"HTTP/1.1 200 Ok\r\n\r\nid: 1\ndata: a\n\nid: 2\ndata: b\n\n")
 
-        server = ServerFactory()
+        server: ServerFactory[Protocol] = ServerFactory()
         server.protocol = TwoEvents
         self.program.address.server = server
         client = self.listen()
