@@ -28,6 +28,7 @@ NOW = 1_327_272_349.0
 DEADLINE = 12.5
 KEY = b"govi-cache:kv55:b:57330430"
 REQUEST = b"govi-cache:kv55:f:57330430"
+NODES = b"govi-cache:kv55:nodes"
 
 
 class Node:
@@ -195,8 +196,7 @@ class SharedSourceTests(SharingTestCase):
     def test_engine_loses_its_data_during_a_request(self) -> None:
         """A flushed engine has the claims again soon; a board that arrives meanwhile is offered again."""
         own, waiting = self.request(0, 1)
-        self.engine.values.clear()
-        self.engine.scripts.clear()
+        self.engine.model.clear()
         offered = self.offer(2)
         self.assertNoResult(offered)
         self.pass_time(1.5)
@@ -231,17 +231,17 @@ class SharedSourceTests(SharingTestCase):
 
     def test_engine_with_errors(self) -> None:
         """An engine that is full or has another fault is not waited for."""
-        self.engine.error = b"OOM command not allowed when used memory > 'maxmemory'."
+        self.engine.model.error = "OOM command not allowed when used memory > 'maxmemory'."
         self.request(0, 1)
         self.assertEqual(self.n_requests(), [1, 1, 0])
         self.assertFalse(self.nodes[0].engine.status.is_sharing)
-        self.engine.error = b""
+        self.engine.model.error = ""
         self.request(2)
         self.assertTrue(self.nodes[2].engine.status.is_sharing)
 
     def test_probe_requests_a_new_board(self) -> None:
         """A probe is sent to the source, whatever the engine has, and accepts a response that arrives elsewhere."""
-        self.engine.put(KEY, FORM + write_dris_55([self.board()], None), 299_000)
+        self.engine.model.put(KEY, FORM + write_dris_55([self.board()], None), 299_000)
         self.request(0)
         probe = self.nodes[0].shared.new_board(CODE)
         self.pass_time(0.01)
@@ -269,7 +269,7 @@ class SharedSourceTests(SharingTestCase):
         (own,) = self.request(0)
         self.pass_time(DEADLINE + RENEW_SECONDS + 0.1)
         self.failureResultOf(own, SourceSilent)
-        self.assertEqual(self.engine.get(REQUEST), b"-silent")
+        self.assertEqual(self.engine.model.call(b"GET", REQUEST), b"-silent")
 
     def test_clock_that_is_set_back(self) -> None:
         """If the clock is set back, the requests continue, and are renewed."""
@@ -365,15 +365,17 @@ class PeersTests(SharingTestCase):
 
     def test_only_allowed_addresses(self) -> None:
         """Addresses outside of the networks that may send callbacks, and texts that are none, are ignored."""
-        for address in (b"192.0.2.1:80", b"localhost:80", b"127.0.0.1", b"127.0.0.1:0", b"a@127.0.0.1:80", b"\xff:1"):
-            self.engine.nodes[address] = NOW
-        self.engine.nodes[b"127.0.0.1:9000/x"] = NOW
+        for address in (
+            b"192.0.2.1:80", b"localhost:80", b"127.0.0.1", b"127.0.0.1:0", b"a@127.0.0.1:80", b"\xff:1",
+            b"127.0.0.1:9000/x",
+        ):  # fmt: skip
+            self.engine.model.call(b"ZADD", NODES, b"%d" % self.clock.seconds(), address)
         self.pass_time(10)
         self.assertEqual(self.nodes[0].peers.urls, self.urls[1:])
 
     def test_without_an_engine(self) -> None:
         """A board that the engine does not know is posted once to each other node, one of which may accept it."""
-        self.engine.error = b"ERR"
+        self.engine.model.error = "ERR"
         for poster in self.nodes[0].posters.values():
             poster.immediate = None
         for accepted in (True, False):
@@ -394,7 +396,7 @@ class PeersTests(SharingTestCase):
 
     def test_node_without_a_connection_to_the_engine(self) -> None:
         """A board whose request has ended, as far as the engine knows, is posted to the other nodes as well."""
-        self.engine.put(REQUEST, b"+", 300_000)
+        self.engine.model.put(REQUEST, b"+", 300_000)
         for poster in self.nodes[0].posters.values():
             poster.immediate = None
         for accepted, result in ((True, "stored"), (False, "repeated")):
