@@ -18,7 +18,7 @@ from govi_server.kv55.post_connection import PostError
 from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.sharing.boards import FORM, LEASE_SECONDS, RENEW_SECONDS, SharedBoards
 from govi_server.sharing.engine import RETRY_SECONDS
-from govi_server.sharing.peers import MAX_OFFERS, OFFER_SECONDS, Peers
+from govi_server.sharing.peers import MAX_OFFERS, OFFER_SECONDS, REGISTER_SECONDS, Peers
 from govi_server.sharing.source import SharedSource
 from tests.doubles import FakePoster, FakeSource
 from tests.sharing.fake_engine import LATENCY, FakeEngine
@@ -238,6 +238,9 @@ class SharedSourceTests(SharingTestCase):
         self.engine.model.error = ""
         self.request(2)
         self.assertTrue(self.nodes[2].engine.status.is_sharing)
+        self.assertFalse(self.nodes[0].engine.status.is_sharing)
+        self.pass_time(REGISTER_SECONDS)  # a command without requests
+        self.assertTrue(self.nodes[0].engine.status.is_sharing)
 
     def test_probe_requests_a_new_board(self) -> None:
         """A probe is sent to the source, whatever the engine has, and accepts a response that arrives elsewhere."""
