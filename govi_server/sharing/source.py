@@ -112,7 +112,8 @@ class SharedSource(Service):
 
     def _claimed(self, claim: Claim, request: _Request) -> None:
         if self._is_over(request):
-            if claim.state == "ask":
+            # If there is a later request, the claim is that of it as well.
+            if claim.state == "ask" and request.code not in self._requests:
                 self._boards.release(request.code, "unreachable")
         elif claim.board is not None:
             self._finish(request, claim.board)
@@ -180,8 +181,9 @@ class SharedSource(Service):
         if self._is_over(request):
             failure.trap(CancelledError, NoBoard)
             return
-        self._finish(request, failure)
+        # In this order, since a caller may request the board again.
         self._boards.release(request.code, _outcome(failure) if self.running else "unreachable")
+        self._finish(request, failure)
 
     def _on_late_board(self, board: Board) -> None:
         self._boards.store(board)

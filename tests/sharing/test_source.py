@@ -274,6 +274,17 @@ class SharedSourceTests(SharingTestCase):
         self.failureResultOf(own, SourceSilent)
         self.assertEqual(self.engine.model.call(b"GET", REQUEST), b"-silent")
 
+    def test_reply_to_the_claim_of_an_ended_request(self) -> None:
+        """A claim that is confirmed after its request has ended remains if the next request has made it as well."""
+        for _ in range(2):  # first, the engine has to learn the scripts
+            (own,) = self.request(0)
+            self.pass_time(RENEW_SECONDS - 0.011)
+            self.clock.advance(0.0015)  # the claim is being renewed
+            self.nodes[0].source.results[-1].errback(SourceSilent("reason"))
+            self.failureResultOf(own, SourceSilent)
+        self.request(0, 1)
+        self.assertEqual(self.n_requests(), [3, 0, 0])
+
     def test_clock_that_is_set_back(self) -> None:
         """If the clock is set back, the requests continue, and are renewed."""
         own, waiting = self.request(0, 1)
