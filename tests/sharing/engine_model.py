@@ -36,7 +36,7 @@ class Entry:
 class EngineModel:
     """The keys of an engine. now: returns its time in seconds. publish: passes a message on to the subscribers.
 
-    is_full: no memory is left for writes. error: the reply to all scripts, if any. hello: that to HELLO, with the role.
+    is_full: no memory is left for writes. error: the reply to all scripts, if any. hello: that to HELLO, with a role.
     """
 
     now: Callable[[], float]

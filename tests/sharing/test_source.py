@@ -268,11 +268,20 @@ class SharedSourceTests(SharingTestCase):
         self.assertEqual(self.successResultOf(self.request(2)[0]).trips[0].journey_number, "2")
 
     def test_deadline(self) -> None:
-        """A request ends at its deadline, also if takeovers have made it longer than one of the source."""
-        (own,) = self.request(0)
-        self.pass_time(DEADLINE + RENEW_SECONDS + 0.1)
-        self.failureResultOf(own, SourceSilent)
-        self.assertEqual(self.engine.model.call(b"GET", REQUEST), b"-silent")
+        """A caller fails at its deadline, also if a takeover has made the request longer than one of the source."""
+        own, waiting = self.request(0, 1)
+        self.pass_time(9)
+        self.nodes[0].source.results[0].errback(SourceUnreachable("reason"))
+        self.failureResultOf(own, SourceUnreachable)
+        self.pass_time(DEADLINE - 9 + RENEW_SECONDS)
+        self.failureResultOf(waiting, SourceSilent)
+        self.pass_time(3)
+        later = self.request(1, 2)
+        self.assertEqual(self.n_requests(), [1, 1, 0])
+        self.nodes[1].source.results[0].callback(self.board())
+        self.pass_time(0.01)
+        for result in later:
+            self.successResultOf(result)
 
     def test_reply_to_the_claim_of_an_ended_request(self) -> None:
         """A claim that is confirmed after its request has ended remains if the next request has made it as well."""
@@ -284,6 +293,27 @@ class SharedSourceTests(SharingTestCase):
             self.failureResultOf(own, SourceSilent)
         self.request(0, 1)
         self.assertEqual(self.n_requests(), [3, 0, 0])
+
+    def test_board_after_the_deadline(self) -> None:
+        """A board that the source, or the engine, has after the deadline of the callers is late."""
+        for use in ("source", "engine"):
+            (own,) = self.request(0)
+            self.pass_time(DEADLINE + RENEW_SECONDS)
+            self.failureResultOf(own, SourceSilent)
+            if use == "source":
+                self.nodes[0].source.results[0].callback(self.board())
+            else:
+                self.nodes[1].boards.store(self.board())
+            self.pass_time(0.01)
+            self.assertEqual(len(self.nodes[0].late), 1 if use == "source" else 2)
+            self.pass_time(61)
+
+    def test_deadline_without_the_source(self) -> None:
+        """A node that only waits for another one ends its request at the deadline."""
+        for result in self.request(0, 1):
+            result.addErrback(lambda failure: failure.trap(SourceSilent))
+        self.pass_time(DEADLINE + RENEW_SECONDS)
+        self.assertEqual((len(self.nodes[0].shared._requests), len(self.nodes[1].shared._requests)), (1, 0))
 
     def test_clock_that_is_set_back(self) -> None:
         """If the clock is set back, the requests continue, and are renewed."""
