@@ -68,6 +68,7 @@ class Answer:
     accepted_at: float | None = None
     """When the node acknowledged it with 200 (steady time)."""
     status: int | None = None
+    was_repeated: bool = False
 
 
 class Gateway:
@@ -219,6 +220,7 @@ class Gateway:
         stop, number, asked = question.code, question.number, True
         earlier = [answer for answer in question.answers if answer.kind in ("", "repeat", "numberless", "chopped")]
         if kind == "repeat" and earlier:
+            earlier[0].was_repeated = True
             self._post(earlier[0].body, None, "repeat", stop, question)
             return
         serial = len(self.answers) + 1

@@ -267,12 +267,16 @@ class Boards(Oracle):
         if not is_stale:
             self.last_stale.pop(place, None)
             return
-        since = gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
+        since = self.refreshes_since(gateway, exchange)
         previous = self.last_stale.get(place)
         if previous is None or previous[1] != answer.serial or previous[0] < since:
             self.last_stale[place] = self.now, answer.serial
         elif self.now - previous[0] > 13 and key[1] in gateway.stops:
             self.found(f"{exchange}: still stale {self.now - previous[0]:.1f} s after it was to be refreshed")
+
+    def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
+        """Return since when a board that is served stale is refreshed; inf if it cannot be."""
+        return gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
 
     def check_order(self, key: tuple[str, str], exchange: Exchange, answer: Answer) -> None:
         question = answer.question

@@ -7,6 +7,7 @@ promises that need the engine hold from a second later on, and not across a loss
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ WAKE_SECONDS = 0.3
 """Time in which a message of the engine, and the board, reach a node over connections that are not slow."""
 RENEW_SECONDS = 1.0
 """The same if the message is lost."""
+REGISTER_SECONDS = 12.0
+"""Time between two commands of a node without requests that tell it whether the engine accepts writes."""
 CONNECT_SECONDS = 15.0
 """Time from the recovery of the engine to the connection of each node."""
 
@@ -48,6 +51,16 @@ class SharedOracle(Oracle):
         since -= MARGIN
         return self.engines.lost_data_at < since and all(self.engines.well_since(node) < since for node in nodes)
 
+    def waiting(self, key: Key) -> Iterator[Exchange]:
+        """Yield the requests for a board that processes which go on have not responded to."""
+        for session in self.world.sessions:
+            if len(session.pending) != 1 or session.wire.paused or not session.node.is_up:
+                continue
+            exchange = session.pending[0]
+            is_same = (exchange.module, exchange.stop) == key and exchange.epoch == exchange.node.epoch
+            if is_same and not exchange.books.is_unclean and session.wire.sock.latency < WAKE_SECONDS / 5:
+                yield exchange
+
     def is_alive(self, question: Question) -> bool:
         """Return whether the process that has sent a question runs, and is not about to stop."""
         return question.node.epoch == question.epoch and question.node.is_up
@@ -56,19 +69,20 @@ class SharedOracle(Oracle):
 class SharedBoards(Boards, SharedOracle):
     """The rules of Boards for each process, and for all of them together while the engine serves them well.
 
-    A process never serves an older board after a newer one; so a client may see an older board only from another
-    process, and no longer than that serves it by its Age: after 60 s it fetches the newest one. A board that a process
-    has fetched (a miss) is not older than any that a process had received before the request.
+    A board is older than another one if it was both asked for and received earlier. A process never serves an older
+    board after a newer one. So a client may see an older board only from another process, and no longer than that
+    serves it by its Age: after 60 s it fetches the newest one. A board that a process has fetched (a miss) is not
+    older than any that a process had received before the request.
     """
 
     TRANSIT = 0.5
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.newest_of: dict[tuple[str, str, int], tuple[int, Answer, float]] = {}
+        self.newest_of: dict[tuple[str, str, int], tuple[Answer, float]] = {}
         """The newest board of each process that has asked for it itself, and when it must have had it."""
-        self.served: dict[tuple[str, str, int], tuple[int, float]] = {}
-        """The newest board that each process has served: the index of its question, and when."""
+        self.served: dict[tuple[str, str, int], tuple[Answer, float]] = {}
+        """The newest board that each process has served, and when."""
 
     def acknowledged(
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
@@ -94,13 +108,12 @@ class SharedBoards(Boards, SharedOracle):
         newest = self.newest.get(key)
         if newest is None or question.index > newest[0]:
             self.newest[key] = question.index, answer
+        waits = sent - question.at < DEADLINE - MARGIN and self.is_well(question.at, question.node)
+        if is_shared and not waits:
+            return
         own = self.newest_of.get((*key, question.epoch))
-        if own is None or question.index > own[0]:
-            self.newest_of[*key, question.epoch] = (
-                question.index,
-                answer,
-                self.now + (RENEW_SECONDS if is_shared else 0),
-            )
+        if own is None or is_older(own[0], answer):
+            self.newest_of[*key, question.epoch] = answer, self.now + (RENEW_SECONDS if is_shared else 0)
         for seconds in (WAKE_SECONDS, RENEW_SECONDS):
             self.world.scheduler.after(seconds, self.check_shared_waiters, key, sent, seconds)
 
@@ -110,63 +123,70 @@ class SharedBoards(Boards, SharedOracle):
 
     def check_shared_waiters(self, key: Key, sent: float, seconds: float) -> None:
         """All who waited on any node have a board soon after it was acknowledged."""
-        if seconds < RENEW_SECONDS and self.engines.heard_since > sent - MARGIN:
+        is_heard = seconds == RENEW_SECONDS or self.engines.heard_since < sent - MARGIN
+        if not is_heard or self.world.step_slack(sent):
             return
-        for session in self.world.sessions:
-            if len(session.pending) != 1 or session.wire.paused or session.wire.sock.latency > WAKE_SECONDS / 5:
-                continue
-            exchange = session.pending[0]
-            waits = (exchange.module, exchange.stop) == key and exchange.sent_at < sent - 0.5
-            if not waits or exchange.books.is_unclean or self.world.step_slack(sent) or not session.node.is_up:
-                continue
-            if session.node.epoch == exchange.epoch and self.is_well(exchange.sent_at, *self.world.nodes):
-                self.found(f"{exchange}: waits on {session.node.host}, though any node has it for {seconds} s")
+        for exchange in self.waiting(key):
+            if exchange.sent_at < sent - 0.5 and self.is_well(exchange.sent_at, *self.world.nodes):
+                self.found(f"{exchange}: waits on {exchange.node.host}, though any node has it for {seconds} s")
+
+    def check_age(self, gateway: Gateway, key: Key, exchange: Exchange, answer: Answer) -> None:
+        if not answer.was_repeated:  # another node may have received it again, as the board of a later question
+            super().check_age(gateway, key, exchange, answer)
+
+    def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
+        # Without the engine, a callback may be that of a node which does not know this one.
+        engine_since = max(self.engines.well_since(exchange.node), self.engines.lost_data_at)
+        return max(super().refreshes_since(gateway, exchange), engine_since + 13)
 
     def check_order(self, key: Key, exchange: Exchange, answer: Answer) -> None:
-        question, place = answer.question, (*key, exchange.epoch)
-        if question is None or self.is_tainted(key):
+        place = *key, exchange.epoch
+        if answer.question is None or answer.was_repeated or self.is_tainted(key):
             return
-        before = self.served.get(place, (0, 0.0))
-        if question.index < before[0] and before[1] < exchange.sent_at:
-            self.found(
-                f"{exchange}: {exchange.node.host} has answer {answer.serial} of question {question.index}, after "
-                f"one of question {before[0]}"
-            )
-        if question.index > before[0]:
-            self.served[place] = question.index, self.now
+        what = f"{exchange}: {exchange.node.host} has answer {answer.serial}"
+        served = self.served.get(place)
+        if served is not None and is_older(answer, served[0]) and served[1] < exchange.sent_at:
+            self.found(f"{what}, after {served[0].serial}")
+        if served is None or is_older(served[0], answer):
+            self.served[place] = answer, self.now
         own = self.newest_of.get(place)
-        if own is not None and question.index < own[0] and own[2] < exchange.sent_at:
-            self.found(
-                f"{exchange}: {exchange.node.host} has answer {answer.serial}, though answer {own[1].serial} to its "
-                f"later question was accepted {exchange.sent_at - own[2]:.1f} s before"
-            )
-        newest = self.newest.get(key)
+        if own is not None and is_older(answer, own[0]) and own[1] < exchange.sent_at:
+            self.found(f"{what}, though {own[0].serial} was accepted {exchange.sent_at - own[1]:.1f} s before")
+        newest = self.fresh_in_engine(key, exchange)
         is_fetched = (exchange.header("cache-status") or "").startswith("govi-cache; fwd=miss")
-        if newest is None or not is_fetched or question.index >= newest[0]:
-            return
-        accepted_at = newest[1].accepted_at or inf
-        if accepted_at < exchange.sent_at - MARGIN and self.now - accepted_at < FRESH - 1:
-            if self.is_well(accepted_at - MARGIN, *self.world.nodes):
-                self.found(
-                    f"{exchange}: {exchange.node.host} has fetched answer {answer.serial}, though answer "
-                    f"{newest[1].serial} was accepted {exchange.sent_at - accepted_at:.1f} s before"
-                )
+        if newest is not None and is_fetched and is_older(answer, newest):
+            self.found(f"{what}, which it has fetched, though the engine has {newest.serial}")
+
+    def fresh_in_engine(self, key: Key, exchange: Exchange) -> Answer | None:
+        """Return the newest board that was received, if the engine had it when the request was sent."""
+        newest = self.newest.get(key)
+        if newest is None or newest[1].accepted_at is None:
+            return None
+        accepted_at = newest[1].accepted_at
+        is_fresh = accepted_at < exchange.sent_at - MARGIN and self.now - accepted_at < FRESH - 1
+        return newest[1] if is_fresh and self.is_well(accepted_at - MARGIN, *self.world.nodes) else None
 
     def check_error(self, gateway: Gateway, key: Key, exchange: Exchange) -> None:
         if not self.world.step_slack(exchange.sent_at - 15):
-            own, newest = self.newest_of.get((*key, exchange.epoch)), self.newest.get(key)
-            if own is not None and own[2] < exchange.sent_at and self.now - own[1].sent_at < STALE - 1:
-                self.found(f"{exchange}: {exchange.status}, though {exchange.node.host} has answer {own[1].serial}")
-            accepted_at = (newest[1].accepted_at or inf) if newest is not None else inf
-            is_fresh = accepted_at < exchange.sent_at - MARGIN and self.now - accepted_at < FRESH - 1
-            if newest is not None and is_fresh and self.is_well(accepted_at - MARGIN, *self.world.nodes):
-                self.found(f"{exchange}: {exchange.status}, though the engine has answer {newest[1].serial}")
+            own = self.newest_of.get((*key, exchange.epoch))
+            if own is not None and own[1] < exchange.sent_at and self.now - own[0].sent_at < STALE - 1:
+                self.found(f"{exchange}: {exchange.status}, though {exchange.node.host} has answer {own[0].serial}")
+            if (newest := self.fresh_in_engine(key, exchange)) is not None:
+                self.found(f"{exchange}: {exchange.status}, though the engine has answer {newest.serial}")
         super().check_error(gateway, key, exchange)
 
     def stopped(self, node: Node, clean: bool) -> None:
         for table in (self.newest_of, self.served, self.last_stale):
             for place in [place for place in table if place[2] == node.epoch]:
                 del table[place]
+
+
+def is_older(answer: Answer, other: Answer) -> bool:
+    """Return whether a board is older than another one for the same stop."""
+    first, second = answer.question, other.question
+    if first is None or second is None or first.index >= second.index:
+        return False
+    return (answer.accepted_at or inf) < (other.accepted_at or inf)
 
 
 class OneQuestionForAll(SharedOracle):
@@ -197,15 +217,16 @@ class OneQuestionForAll(SharedOracle):
         is_probe = self.now - self.probed_at.get(node, -inf) < PROBE_SECONDS
         if is_probe or self.world.step_slack(self.now - 2 * FRESH):
             return
-        for other in gateway.questions[question.code]:
-            is_pending = other.ended_at is None and self.now - other.at < DEADLINE - 1
-            if other.epoch != question.epoch and is_pending and self.is_alive(other):
-                if self.is_well(other.at, node, other.node):
-                    self.found(f"{what} {self.now - other.at:.3f} s after a pending question of {other.node.host}")
         answered_at, answered = self.answered.get((gateway.module, question.code), (-inf, question))
-        if MARGIN < self.now - answered_at < FRESH - MARGIN and answered.epoch != question.epoch:
-            if self.is_well(answered.at, node, answered.node) and self.is_alive(answered):
-                self.found(f"{what}, though a board was accepted {self.now - answered_at:.1f} s before")
+        for other in gateway.questions[question.code]:
+            is_pending = other.ended_at is None and self.now - other.at < DEADLINE - 1 and answered_at < other.at
+            if other is question or not is_pending or not self.is_alive(other):
+                continue
+            if other.epoch == question.epoch or self.is_well(other.at, node, other.node):
+                self.found(f"{what} {self.now - other.at:.3f} s after a pending question of {other.node.host}")
+        is_fresh = MARGIN < self.now - answered_at < FRESH - 5 and self.is_alive(answered)
+        if is_fresh and answered.epoch != question.epoch and self.is_well(answered.at, node, answered.node):
+            self.found(f"{what}, though a board was accepted {self.now - answered_at:.1f} s before")
 
 
 class Takeovers(SharedOracle):
@@ -216,22 +237,16 @@ class Takeovers(SharedOracle):
         for gateway in self.world.gateways.values():
             for code, questions in gateway.questions.items():
                 question = questions[-1]
-                if question.epoch == node.epoch and question.ended_at is None and self.now - question.at < DEADLINE:
-                    if self.is_well(question.at, *others):
-                        self.world.scheduler.after(TAKEOVER_SECONDS, self.check, gateway, code, question, self.now)
+                is_pending = question.ended_at is None and self.now - question.at < DEADLINE
+                if is_pending and question.epoch == node.epoch and self.is_well(question.at, *others):
+                    self.world.scheduler.after(TAKEOVER_SECONDS, self.check, gateway, code, question, self.now)
 
     def check(self, gateway: Gateway, code: str, question: Question, ended_at: float) -> None:
-        if gateway.questions[code][-1] is not question or question.ended_at is not None:
+        if gateway.questions[code][-1] is not question or question.ended_at or self.world.step_slack(ended_at):
             return
-        for session in self.world.sessions:
-            if len(session.pending) != 1 or session.wire.paused or not session.node.is_up:
-                continue
-            exchange = session.pending[0]
-            waits = (exchange.module, exchange.stop) == (gateway.module, code) and exchange.sent_at < ended_at
-            is_same = session.node.epoch == exchange.epoch != question.epoch
-            if waits and is_same and not exchange.books.is_unclean and not self.world.step_slack(ended_at):
-                if self.is_well(question.at, session.node):
-                    self.found(f"{exchange}: waits for {question.node.host}, which ended {TAKEOVER_SECONDS} s before")
+        for exchange in self.waiting((gateway.module, code)):
+            if exchange.sent_at < ended_at and self.is_well(question.at, exchange.node):
+                self.found(f"{exchange}: waits for {question.node.host}, which ended {TAKEOVER_SECONDS} s before")
 
 
 class SharedFailures(SharedOracle):
@@ -243,18 +258,11 @@ class SharedFailures(SharedOracle):
     def check(self, gateway: Gateway, question: Question) -> None:
         if question.ended_at is not None or not self.is_alive(question) or self.world.step_slack(question.at):
             return
-        questions = gateway.questions[question.code]
-        for session in self.world.sessions:
-            if len(session.pending) != 1 or session.wire.paused or not session.node.is_up:
-                continue
-            exchange = session.pending[0]
-            waits = (exchange.module, exchange.stop) == (gateway.module, question.code)
-            if not waits or exchange.books.is_unclean or session.node.epoch != exchange.epoch:
-                continue
-            if not question.at + MARGIN < exchange.sent_at < question.at + DEADLINE - MARGIN:
-                continue
-            # A later question, such as that of a node that finds out whether it is ready, has its own deadline.
-            if questions[-1] is question and self.is_well(question.at, session.node, question.node):
+        if gateway.questions[question.code][-1] is not question:
+            return  # such as that of a node that finds out whether it is ready
+        for exchange in self.waiting((gateway.module, question.code)):
+            waits = question.at + MARGIN < exchange.sent_at < question.at + DEADLINE - MARGIN
+            if waits and self.is_well(question.at, exchange.node, question.node):
                 self.found(f"{exchange}: still waits for the question of {question.node.host}, which has failed")
 
 
@@ -295,8 +303,8 @@ class Sharing(SharedOracle):
         match = re.search(rb"^govi_sharing ([01])\.0$", exchange.response.body, re.MULTILINE)
         if match is None:
             self.found("/metrics lacks govi_sharing")
-        elif match[1] == b"0" and self.is_well(self.now - 5, exchange.node):
+        elif match[1] == b"0" and self.is_well(self.now - REGISTER_SECONDS, exchange.node):
             self.found(f"{exchange.node.host}: govi_sharing is 0, though the engine is well")
 
 
-SHARED_ORACLES = (OneQuestionForAll, Takeovers, SharedFailures, Claims, Sharing)
+SHARED_ORACLES = (Takeovers, SharedFailures, Claims, Sharing)

@@ -27,7 +27,7 @@ from tests.simulation.gateway import ZONE, Answer, Gateway, Question
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
 from tests.simulation.scheduler import Scheduler
-from tests.simulation.shared_oracles import SHARED_ORACLES, SharedBoards
+from tests.simulation.shared_oracles import SHARED_ORACLES, OneQuestionForAll, SharedBoards
 from tests.simulation.users import (
     Browser,
     Display,
@@ -129,7 +129,8 @@ class World:
         self.statistics = {node: oracles.Statistics(self, node) for node in self.nodes}
         rules: list[type[oracles.Oracle]] = [*oracles.ORACLES, *FEED_ORACLES]
         if self.engines is not None:
-            rules = [SharedBoards if rule is oracles.Boards else rule for rule in rules] + [*SHARED_ORACLES]
+            shared = {oracles.Boards: SharedBoards, oracles.OneQuestion: OneQuestionForAll}
+            rules = [shared.get(rule, rule) for rule in rules] + [*SHARED_ORACLES]
         self.oracles: list[oracles.Oracle] = [*self.statistics.values(), *(rule(self) for rule in rules)]
         self.faults = make_faults(Random(f"{seed}/faults"), self)
         if self.engines is not None:
