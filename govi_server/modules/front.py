@@ -95,7 +95,7 @@ class Front(Service):
         return FeedStatus(
             feed.state,
             feed.age,
-            len(feed.timetable.timing_points),
+            feed.timetable.n_stops,
             operators,
             [_stop(feed, code) for code in self._changes(feed)],
             None if results is None else [*map(linked_place, results)],
@@ -113,7 +113,7 @@ class Front(Service):
 
 
 def _stop(feed: Feed, code: str) -> LinkedStop:
-    point = feed.timetable.timing_points.get(code)
+    point = feed.timetable.timing_point(code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     return LinkedStop(code, name or code, town, code)
 
