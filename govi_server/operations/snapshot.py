@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import CooperativeTask, Cooperator, TaskStopped
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from govi_server.departures.board import Board
 from govi_server.departures.cache import BoardCache
@@ -178,7 +179,13 @@ class Snapshots(Service):
         """Restore or save step by step, and save again after the interval."""
         self._call = None
         self._task = self._cooperator.cooperate(steps)
-        self._task.whenDone().addCallbacks(lambda _: self._schedule(), lambda failure: failure.trap(TaskStopped))
+        self._task.whenDone().addCallbacks(lambda _: self._schedule(), self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        """Log an unexpected exception, and save again after the interval; do nothing if the task was stopped."""
+        if not failure.check(TaskStopped):
+            self.log.failure("Snapshot {path}: saving or restoring failed", failure, path=self._path)
+            self._schedule()
 
     def _schedule(self) -> None:
         self._task = None
