@@ -24,7 +24,7 @@ from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
 from govi_server.http.sender import connection_field
-from govi_server.http.state import Input, State
+from govi_server.http.state import State
 from govi_server.runtime.cooperative import current_work
 from govi_server.runtime.failures import release
 from govi_server.server import Server
@@ -52,7 +52,7 @@ MAX_DISCARDED_BYTES = 4 << 20
 _log = Logger()  # not an attribute, so that log events do not refer to a connection
 
 # For speed: the metaclass of Enum makes State.IDLE a slow look-up.
-_NEW, _IDLE, _PARSED = State.NEW, State.IDLE, Input.PARSED
+_NEW, _IDLE = State.NEW, State.IDLE
 
 
 class RequestHandler(FlowControl):

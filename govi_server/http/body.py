@@ -1,7 +1,8 @@
 """Read the body of a request, with Content-Length or chunked. Pure: no transport, no clock.
 
 ``feed(data)`` accepts bytes in pieces of any size. It returns None until the body is complete, and then the bytes
-that follow it; it raises RequestError. ``body`` is the body so far, empty if it is discarded; ``size`` its bytes.
+that follow it; it raises RequestError. ``body`` is the body so far, empty if it is discarded; ``size`` the bytes that
+are held.
 """
 
 import re
@@ -81,6 +82,11 @@ class ChunkedBody(_Content):
         self._missing = 0  # bytes of the current chunk, including its CRLF, that are still to be received
         self._extras = 0
         self._in_trailer = False
+
+    @property
+    def size(self) -> int:
+        """The bytes that are held, also of an incomplete line."""
+        return super().size + len(self._pending)
 
     def feed(self, data: bytes) -> bytes | None:
         """Receive bytes; return those that follow the body, or None until it is complete."""

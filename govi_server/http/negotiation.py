@@ -28,7 +28,10 @@ _WEIGHT = re.compile(r";[ \t]*[Qq]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;
 
 
 def weights(field: str) -> dict[str, float]:
-    """Parse a field such as Accept; return weights by member in lower case. Invalid members are ignored."""
+    """Parse a field such as Accept; return weights by member in lower case.
+
+    Invalid members are ignored; an invalid weight counts as 1.
+    """
     parsed: dict[str, float] = {}
     for member in field.split(","):
         if match := _MEMBER.fullmatch(member):
