@@ -211,7 +211,7 @@ class RequestHandler(FlowControl):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
-        entry = MemoEntry(method, path, respond, conditions(env), not keep_alive, connection, _segment(env), stop)
+        entry = MemoEntry(method, path, respond, conditions(env), not keep_alive, connection, env.segment, stop)
         self.server.request_memo.store(header_section, entry)
 
     def request_received(self, env: Environ) -> None:
@@ -246,7 +246,7 @@ class RequestHandler(FlowControl):
             self.mark("lookup")
             self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
-        segment = _segment(env)
+        segment = env.segment
         handler = self._handler(segment, env)
         self.mark("lookup")
         if handler is None:
@@ -380,8 +380,3 @@ class RequestHandler(FlowControl):
         self.connection.enter(_IDLE)
         self.sock.resumeProducing()
         self._receive(b"")
-
-
-def _segment(env: Environ) -> str:
-    """Return the first segment of a request's path, which names a module."""
-    return env["path_info"][1:].partition("/")[0]

@@ -8,7 +8,7 @@ are held.
 import re
 from io import BytesIO
 
-from govi_server.http.request import CHUNKED, RequestError
+from govi_server.http.request import CHUNKED, TOKEN, RequestError
 
 # A line of the chunked framing, without CRLF: a chunk size with its extensions, or a trailer field.
 _MAX_LINE_BYTES = 4096
@@ -17,11 +17,10 @@ _SIZE_BYTES = 8
 # Total bytes of extensions and trailers, which are ignored.
 _MAX_EXTRA_BYTES = 8 * _MAX_LINE_BYTES
 # Extensions are ignored, but must be well-formed (RFC 9112 section 7.1.1).
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (TOKEN, TOKEN, _QUOTED)
 _CHUNK = re.compile(rb"0*([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION)
-_TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % _TOKEN)
+_TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % TOKEN)
 
 
 def _bad_request(reason: str) -> RequestError:

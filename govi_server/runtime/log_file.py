@@ -19,7 +19,7 @@ class LogFile:
     truncate the file. If it is renamed or removed, the next line creates it again, with the same permissions.
 
     path: absolute, since twistd changes its directory. rotate_bytes: the size at which the file is renamed to
-    <path>.1, and <path>.1 to <path>.2; None for no limit. keep_files: the number of renamed files that are kept.
+    <path>.1, and <path>.1 to <path>.2; None for no limit. keep_files: the number of renamed files that remain.
     Raises OSError or ValueError if it cannot be opened.
     """
 

@@ -19,13 +19,13 @@ from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, Exchange
 
 FLUSH_INTERVAL = 1.0
-"""Seconds between writes: a line is in the file at most so late, and a killed process loses no more."""
+"""Seconds between writes: the longest delay of a line, and what a killed process may lose."""
 
 BATCH_BYTES = 64 << 10
 """Bytes of lines that are written at once, without waiting for FLUSH_INTERVAL."""
 
 MAX_UNWRITTEN_BYTES = 1 << 20
-"""Bytes of lines that are kept while the file cannot be written; further lines are lost."""
+"""Bytes of lines that are buffered while the file cannot be written; further lines are lost."""
 
 
 def statistics_publisher() -> LogPublisher:
