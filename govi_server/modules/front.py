@@ -1,6 +1,7 @@
 """GET /: a page to find a stop, with the state and the licence of the data."""
 
 from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 from heapq import nlargest
 from itertools import islice
 
@@ -105,11 +106,14 @@ class Front(Service):
         )
 
     async def update_changes(self) -> None:
-        """Update the list of the stops that changed last, unless it is newer than CHANGES_INTERVAL."""
+        """Update the list of the stops that changed last, unless it is newer than CHANGES_INTERVAL.
+
+        Concurrent requests share the update, which is cancelled when all of them are.
+        """
         feed, now = self.feed, self.clock.seconds()
         if feed is not None and not self._next_update - CHANGES_INTERVAL <= now < self._next_update:
+            self._changed = await feed.runner.run_shared(latest_changes, partial(latest_changes, feed))
             self._next_update = now + CHANGES_INTERVAL
-            self._changed = await feed.runner.run(latest_changes(feed))
 
 
 def latest_changes(feed: Feed) -> Generator[None, None, list[str]]:
