@@ -34,7 +34,7 @@ class CurrentDisruptionsTests(LiveTestCase):
         self.assertEqual(len(self.latest(disruptions)), 3)
 
     def test_caller_that_leaves(self) -> None:
-        """A caller that is cancelled during an update neither ends it for another caller, nor prevents the next one."""
+        """A caller that is cancelled during an update neither ends it for another, nor prevents the next one."""
         ingest(self.feed, kv.general_message({"MessageContent": "Detour"}))
         disruptions = CurrentDisruptions(self.feed)
         self.patch(CooperativeRunner, "_fits", lambda runner, steps: False)
