@@ -26,6 +26,9 @@ MAX_LINES = 60
 SIZES: Mapping[str, tuple[int, int]] = {"phone": (360, 640), "kiosk": (800, 480), "wall": (1280, 720)}
 """Width and height of the preview and of the frame, in pixels, by kind of screen."""
 
+MAX_QR_CHARACTERS = 500
+"""Characters of a URL that has a QR code, which takes up to 8 ms. Cameras hardly read a larger one."""
+
 LED_CHARS, LED_ROWS = 24, 4
 """Of the LED sign in the example: characters of a line, and lines."""
 
@@ -106,9 +109,15 @@ def _result(
 
 
 def _qr_code(text: str) -> str:
-    """Return an SVG element that shows a QR code (ISO/IEC 18004), without styles, as the page's policy requires."""
+    """Return an SVG element that shows a QR code (ISO/IEC 18004), without styles, as the page's policy requires.
+
+    Return "" for a text of more than MAX_QR_CHARACTERS.
+    """
+    if len(text) > MAX_QR_CHARACTERS:
+        return ""
     file = io.BytesIO()
-    segno.make(text, error="m", micro=False).save(
+    # Trying all masks, of which readers accept any, takes five times as long.
+    segno.make(text, error="m", micro=False, mask=0).save(
         file,
         kind="svg",
         scale=4,
