@@ -155,8 +155,8 @@ class EventsTests(LiveTestCase):
         self.patch(CooperativeRunner, "_fits", lambda runner, steps: False)
         blocked: Deferred[None] = Deferred()
 
-        async def failing_display(*args: Any) -> object:
-            return await blocked
+        async def failing_display(*args: Any) -> None:
+            await blocked
 
         with mock.patch.object(self.events._source, "display", failing_display):
             failing = self.listen(f"/events/{CODE}?limit=1")
