@@ -26,14 +26,14 @@ MAX_LINES = 60
 SIZES: Mapping[str, tuple[int, int]] = {"phone": (360, 640), "kiosk": (800, 480), "wall": (1280, 720)}
 """Width and height of the preview and of the frame, in pixels, by kind of screen."""
 
-MAX_QR_CHARACTERS = 500
-"""Characters of a URL that has a QR code, which takes up to 8 ms. Cameras hardly read a larger one."""
-
 LED_CHARS, LED_ROWS = 24, 4
 """Of the LED sign in the example: characters of a line, and lines."""
 
 BOARD_PARAMETERS = ("after", "to", "line", "direction", "mode", "limit", "lang", "theme", "view")
 """Parameters of the form that the board has as well, in the order of its address."""
+
+MAX_QR_CHARACTERS = 500
+"""Characters of a URL that has a QR code, which takes up to 8 ms. Cameras hardly read a larger one."""
 
 _PAGE = TEMPLATES.get_template("make.html")
 
