@@ -29,11 +29,11 @@ run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over Zer
 	    --feed $(FEED) & simulator=$$!; \
 	$(CACHE) --feed $(FEED) --gtfs http://127.0.0.1:$$((port + 3))/govi/ & cache=$$!; wait $$cache
 
-test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
+test: .venv/ready  ## Run the unit tests on two cores and, in parallel, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 $(SYNC) --no-print-directory test-units test-integration
 
 test-units: .venv/ready
-	$(BIN)/pytest --ignore=tests/integration
+	$(BIN)/pytest --ignore=tests/integration --numprocesses=2 --dist=worksteal
 
 test-integration: .venv/ready
 	@command -v redis-server valkey-server >/dev/null || \

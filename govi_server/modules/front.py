@@ -98,7 +98,7 @@ class Front(Service):
         return FeedStatus(
             feed.state,
             feed.age,
-            len(feed.timetable.timing_points),
+            feed.timetable.n_stops,
             operators,
             [_stop(feed, code) for code in self._changed],
             None if results is None else [*map(linked_place, results)],
@@ -129,7 +129,7 @@ def latest_changes(feed: Feed) -> Generator[None, None, list[str]]:
 
 
 def _stop(feed: Feed, code: str) -> LinkedStop:
-    point = feed.timetable.timing_points.get(code)
+    point = feed.timetable.timing_point(code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     return LinkedStop(code, name or code, town, code)
 

@@ -12,8 +12,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 
 from govi_server.errors import StartupError
-from govi_server.sockets.listener import MAX_ACCEPT_DELAY, READ_BYTES, Listener, server_service
+from govi_server.sockets.listener import Listener, server_service
 from govi_server.sockets.poller import Poller
+from govi_server.sockets.ports import MAX_ACCEPT_DELAY, READ_BYTES
 from tests.client import WireTestCase
 
 
@@ -82,7 +83,7 @@ class ListenerTests(WireTestCase):
         port = Port(8080, ServerFactory(), reactor=reactor)
         port.socket = socket()
         self.addCleanup(port.socket.close)
-        listener._prepare(port)
+        listener.prepare(port)
         return port
 
     def test_connections_wait_for_those_that_are_ready(self) -> None:

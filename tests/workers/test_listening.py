@@ -1,8 +1,10 @@
 """Tests of the listening sockets that the main process holds for its workers."""
 
 import contextlib
+import gc
 import os
 import socket
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -11,7 +13,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
-from govi_server.sockets.endpoints import AdoptedEndpoint
+from govi_server.sockets.systemd import AdoptedEndpoint
 from govi_server.workers import listening
 from govi_server.workers.listening import SharedEndpoint
 from govi_server.workers.process import server_endpoint
@@ -125,6 +127,12 @@ class SharedEndpointTests(SynchronousTestCase):
         for text in ("tcp:1:interface=192.0.2.1", f"unix:{self.folder}/missing/http.sock"):
             error = self.assertRaises(StartupError, SharedEndpoint(reactor, "listen", text, 2).open)
             self.assertIn(f"listen: cannot listen on {text}: ", str(error))
+            del error
+        # Twisted's unix.Port leaves a socket that it cannot bind open, in a cycle with the traceback of the error.
+        # Without this, the collector would warn of it in any later test.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
     def test_endpoints_that_cannot_be_shared(self) -> None:
         """Endpoints that are invalid, or of another kind, are errors that name the setting."""
