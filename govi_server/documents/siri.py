@@ -196,9 +196,9 @@ class SiriDocuments:
         call = self._call(passtime, reliable)
         # ItemIdentifier and DatedVehicleJourneyRef are OVapi's key of the journey, with SIRI's separator.
         journey = passtime.journey.replace("_", ":")
-        day = passtime.operation_date.isoformat()
+        day, now = passtime.operation_date.isoformat(), self._feed.clock.seconds()
         return MonitoredStopVisit(
-            local_timestamp(passtime.last_update or self._feed.clock.seconds()),
+            local_timestamp(now if passtime.last_update is None else passtime.last_update),
             f"{journey}:{day}:{passtime.user_stop_order_number}",
             Value(passtime.timing_point_code),
             MonitoredVehicleJourney(

@@ -1,7 +1,7 @@
 """Tests of feed_proxy.publisher: what subscribers and their connections may cost."""
 
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import zmq
 from twisted.internet.task import Clock
@@ -40,7 +40,7 @@ class PublisherTests(SynchronousTestCase):
         self.topics: list[bytes] = []
         self.publisher = Publisher(self.clock, "tcp://127.0.0.1:*", self.topics.append, self.topics.remove)
         self.socket: Any = FakeSocket()
-        self.publisher._socket = self.socket
+        self.publisher._socket = cast(Any, self.socket)
 
     def subscribe(self, *topics: bytes) -> None:
         self.socket.messages.extend([b"\1" + topic] for topic in topics)
