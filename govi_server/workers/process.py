@@ -73,8 +73,11 @@ log = Logger()
 # The services of a worker.
 
 
-def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> OrderedMultiService:
-    """Return the services of an assignment, which stop in reverse order: the ports, the server, then the reports."""
+def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> tuple[OrderedMultiService, Server]:
+    """Return the services of an assignment, and the server of clients among them.
+
+    They stop in reverse order: the ports, the server, then the reports.
+    """
     connections = fit_connections(assignment.access.connections, len(assignment.endpoints))
     access = ClientLimits(reactor, msgspec.structs.replace(assignment.access, connections=connections))
     upstream = UNIXClientEndpoint(reactor, assignment.upstream)
@@ -106,7 +109,7 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
     services.addService(Drain(server.drain))
     for endpoint in assignment.endpoints:
         services.addService(PortService(reactor, server_endpoint(reactor, endpoint), server))
-    return services
+    return services, server
 
 
 def current_figures(server: Server) -> Figures:
@@ -146,9 +149,10 @@ class TLSEndpoint:
         return self.endpoint.listen(TLSMemoryBIOFactory(self, False, protocolFactory))
 
 
-def renew_certificates(worker: OrderedMultiService, assignment: Assignment) -> None:
-    """Use the certificates of a later assignment for the new connections of a worker."""
-    ports = [service for service in worker if isinstance(service, PortService)]
+def apply_assignment(services: OrderedMultiService, server: Server, assignment: Assignment) -> None:
+    """Use the certificates of a changed assignment for new connections, and its limits of clients."""
+    server.access.change_limits(assignment.access)
+    ports = [service for service in services if isinstance(service, PortService)]
     for port, assigned in zip(ports, assignment.endpoints, strict=True):
         endpoint = port.endpoint.endpoint if isinstance(port.endpoint, ProxyEndpoint) else port.endpoint
         if isinstance(endpoint, TLSEndpoint) and assigned.certificate is not None:
@@ -193,17 +197,17 @@ def main() -> None:
 
     clock: Any = reactor
 
-    worker: OrderedMultiService | None = None
+    worker: tuple[OrderedMultiService, Server] | None = None
 
     def assigned(assignment: Assignment) -> None:
         nonlocal worker
         if worker is not None:
-            renew_certificates(worker, assignment)
+            apply_assignment(*worker, assignment)
             return
         try:
-            worker = make_worker(clock, assignment, reporter)
-            worker.privilegedStartService()
-            worker.startService()
+            services, _ = worker = make_worker(clock, assignment, reporter)
+            services.privilegedStartService()
+            services.startService()
         except Exception as error:
             if isinstance(error, StartupError):
                 log.critical("{error}", error=error)
@@ -211,7 +215,7 @@ def main() -> None:
                 log.failure("cannot start")
             reporter.close().addCallback(lambda _: os._exit(1))
             return
-        clock.addSystemEventTrigger("before", "shutdown", worker.stopService)
+        clock.addSystemEventTrigger("before", "shutdown", services.stopService)
         gc.collect()
         gc.freeze()
 

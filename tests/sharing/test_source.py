@@ -1,7 +1,6 @@
 """Tests of sharing.source, sharing.boards and sharing.peers: several nodes with one engine in memory."""
 
 from collections.abc import Iterator
-from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +41,7 @@ class Node:
         self.shared = SharedSource(self.source, self.boards, clock, runner, 60.0, DEADLINE)
         self.posters: dict[str, FakePoster] = {}
         self.address: tuple[str, int] | None = ("0.0.0.0", 8000 + int(name))
-        self.peers = Peers(self.boards, clock, lambda: self.address, [ip_network("127.0.0.0/8")], self._make_poster)
+        self.peers = Peers(self.boards, clock, lambda: self.address, ["127.0.0.0/8"], self._make_poster)
         self.late: list[Board] = []
         self.shared.listen(self.late.append)
         for service in (self.engine, self.peers, self.shared):
@@ -370,6 +369,9 @@ class PeersTests(SharingTestCase):
         self.engine.nodes[b"127.0.0.1:9000/x"] = NOW
         self.pass_time(10)
         self.assertEqual(self.nodes[0].peers.urls, self.urls[1:])
+        self.nodes[0].peers.set_allow(["192.0.2.0/24"])
+        self.pass_time(10)
+        self.assertEqual(self.nodes[0].peers.urls, ["http://192.0.2.1:80/govi-cache-peer"])
 
     def test_without_an_engine(self) -> None:
         """A board that the engine does not know is posted once to each other node, one of which may accept it."""
