@@ -25,9 +25,9 @@ def doctor(**values: Any) -> NoReturn:
     """Examine this machine and the sources of departures.
 
     Takes the options of `govi-cache serve`, and should run as the user of the server. Looks at ports, clock, limit
-    of open files, files and their permissions, certificates, and connections to gateways, the live feed, the publisher
-    of GTFS and the engine; says what to do about each problem. Exits with status 1 after a failure. Sends no request to
-    a gateway.
+    of open files, files and their permissions, certificates, and connections to gateways, the live feed, the
+    publisher of GTFS and the engine; says what to do about each problem. Exits with status 1 after a failure. Sends
+    no request to a gateway.
     """
     path, options = parse(values)
     if problems := list(find_problems(path, options)):
