@@ -204,7 +204,12 @@ def _make_peers(
 ) -> Peers:
     """Return the other nodes of a module."""
     return Peers(
-        boards, reactor, callback_address.host_and_port, settings.allow, lambda url: Poster(reactor, lambda: url)
+        boards,
+        reactor,
+        callback_address.host_and_port,
+        settings.allow,
+        lambda url: Poster(reactor, lambda: url),
+        settings.nodes,
     )
 
 

@@ -20,6 +20,9 @@ ROUNDING_SECONDS = 1e-3
 MAX_CLIENTS = 100_000
 """Clients whose request rate is tracked; the least recently active is evicted first."""
 
+MAX_PARSED = 2_000
+"""Addresses whose Client is stored, 500 bytes each: it saves 10 us for a connection."""
+
 
 UNLIMITED = AccessSettings(unlimited=("0.0.0.0/0", "::/0"))
 
@@ -59,7 +62,7 @@ class ClientLimits:
         self._proxies = parse_networks(limits.proxies)
         self._header = ascii_lower(limits.header)
         # Keyed by text: hashing an ipaddress object costs more than the cache saves.
-        self._client = lru_cache(maxsize=MAX_CLIENTS // 10)(self._make_client)
+        self._client = lru_cache(maxsize=MAX_PARSED)(self._make_client)
 
     def acquire_connection(self, client: Client) -> bool:
         """Count a connection; return whether it is within its client's limit.
@@ -86,15 +89,25 @@ class ClientLimits:
         if rate_key is None:
             return 0.0
         now = self._clock.seconds()
-        empty_at = self._busy_until.pop(rate_key, now)
+        empty_at = self._busy_until.pop(rate_key, 0.0)
+        if not empty_at:
+            self._evict(now)
         if not now <= empty_at <= now + self.limits.burst / self.limits.rate + 1:
             empty_at = now  # the bucket is empty, or the clock was set
         cost = min(cost, self.limits.burst)  # a higher cost would always be rejected
         wait = empty_at + (cost - self.limits.burst) / self.limits.rate - now
         self._busy_until[rate_key] = empty_at if wait > ROUNDING_SECONDS else empty_at + cost / self.limits.rate
-        if len(self._busy_until) > MAX_CLIENTS:
-            self._busy_until.popitem(last=False)
         return wait if wait > ROUNDING_SECONDS else 0.0
+
+    def _evict(self, now: float) -> None:
+        """Evict the two least recently active clients if their buckets are empty, or if there are MAX_CLIENTS.
+
+        Called for each new client, so the table has little more than those of the last seconds.
+        """
+        for _ in range(2):
+            oldest = next(iter(self._busy_until.values()), now)
+            if oldest < now or len(self._busy_until) >= MAX_CLIENTS:
+                self._busy_until.popitem(last=False)
 
     def seconds_to_wait_for_work(self, rate_key: str | None, cost: int) -> float:
         """Charge the work of a request that was charged 1 on arrival; return as seconds_to_wait() does.

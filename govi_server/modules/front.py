@@ -1,6 +1,6 @@
 """GET /: a page to find a stop, with the state and the licence of the data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import nlargest
 
 from twisted.application.service import Service
@@ -40,8 +40,9 @@ OPTIONS = (AFTER, TO, MODE, VIEW)
 class Front(Service):
     """Serves the page.
 
-    feed: None without a live feed: a gateway's stops cannot be searched. example: the TimingPointCode in the page's
-    examples, "" to select one from the feed.
+    feed: None without a live feed: a gateway's stops cannot be searched. unreachable: returns the modules whose
+    gateway could not be reached at the last attempt. example: the TimingPointCode in the page's examples, "" to
+    select one from the feed.
     """
 
     name = ""
@@ -52,12 +53,14 @@ class Front(Service):
         feed: Feed | None,
         version: str,
         clock: IReactorTime,
+        unreachable: Callable[[], Collection[str]] = tuple,
         example: str = "",
     ) -> None:
         self.feed = feed
         self.clock = clock
         self._sources = sources
         self._version = f"govi-cache {version}"
+        self._unreachable = unreachable
         self._example = example
         self._changed: list[str] = []
         self._next_update = 0.0
@@ -82,7 +85,7 @@ class Front(Service):
         status = None if self.feed is None else self._feed_status(self.feed, results, disruptions)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (status.changed[0].id if status and status.changed else "")
-        return FrontPage(self._sources, status, is_demo, example, self._version)
+        return FrontPage(self._sources, status, is_demo, self._unreachable(), example, self._version)
 
     def _feed_status(
         self, feed: Feed, results: Iterable[Place] | None, disruptions: Iterable[Disruption]
@@ -95,7 +98,7 @@ class Front(Service):
         return FeedStatus(
             feed.state,
             feed.age,
-            len(feed.timetable.timing_points),
+            feed.timetable.n_stops,
             operators,
             [_stop(feed, code) for code in self._changes(feed)],
             None if results is None else [*map(linked_place, results)],
@@ -113,7 +116,7 @@ class Front(Service):
 
 
 def _stop(feed: Feed, code: str) -> LinkedStop:
-    point = feed.timetable.timing_points.get(code)
+    point = feed.timetable.timing_point(code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     return LinkedStop(code, name or code, town, code)
 

@@ -197,9 +197,9 @@ class Readiness:
     async def _check_feed(self) -> Problem | None:
         """Request a stop of the feed; return the problem, None if there is none."""
         feed = self._components.feed
-        if feed is None:
+        if feed is None or feed.restoration.is_running:  # requests wait meanwhile, which is no failure
             return None
-        code = next(reversed(feed.passtimes.stops), "") or next(iter(feed.timetable.timing_points), "")
+        code = next(reversed(feed.passtimes.stops), "") or next(feed.timetable.stop_codes(), "")
         if not code:
             return Problem("feed-empty", "feed", "Live feed: no stops known yet")
         status = await self._request(f"/tpc/{code}")

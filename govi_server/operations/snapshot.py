@@ -158,7 +158,11 @@ class Snapshots(Service):
         for unfinished in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.new"):
             unfinished.unlink(missing_ok=True)  # the process was killed while it wrote
         if self._path.exists():
-            self._run(self._restore())
+            task = self._run(self._restore())
+            if self._feed is not None:
+                restoration = self._feed.restoration
+                restoration.begin()
+                task.whenDone().addBoth(lambda _: restoration.end())
         else:
             self._schedule()
 
@@ -174,11 +178,12 @@ class Snapshots(Service):
             for _ in self._save():
                 pass
 
-    def _run(self, steps: Iterator[None]) -> None:
+    def _run(self, steps: Iterator[None]) -> CooperativeTask[Iterator[None]]:
         """Restore or save step by step, and save again after the interval."""
         self._call = None
-        self._task = self._cooperator.cooperate(steps)
-        self._task.whenDone().addCallbacks(lambda _: self._schedule(), lambda failure: failure.trap(TaskStopped))
+        self._task = task = self._cooperator.cooperate(steps)
+        task.whenDone().addCallbacks(lambda _: self._schedule(), lambda failure: failure.trap(TaskStopped))
+        return task
 
     def _schedule(self) -> None:
         self._task = None

@@ -29,12 +29,14 @@ from zope.interface import implementer
 from govi_server.runtime.program import IReloadable
 from govi_server.server import Server, ServerFigures
 from govi_server.settings import AccessSettings
-from govi_server.sockets.listener import OnListening, PortService, listening_errors
+from govi_server.sockets.listener import OnListening, listening_errors
+from govi_server.sockets.ports import PortService
 from govi_server.statistics.records import ConnectionStatistics
 from govi_server.workers.listening import SharedEndpoint
 from govi_server.workers.messages import (
     MAX_MESSAGE_BYTES,
     REPORT_INTERVAL,
+    TLS,
     Assignment,
     Figures,
     LogLine,
@@ -122,6 +124,7 @@ class Worker(ProcessProtocol):
         descriptors: dict[int, Any] = {0: "w", 1: "r", 2: "r", **dict(enumerate(sockets, _FIRST_FD))}
         # -P: modules in the current directory, which may be anything, are not imported.
         command = [sys.executable, "-P", "-m", "govi_server.workers", str(self.number)]
+        command += [TLS] * any(endpoint.uses_tls for endpoint in pool.endpoints)
         try:
             transport = pool.reactor.spawnProcess(self, command[0], command, os.environ, childFDs=descriptors)
         except OSError as error:
@@ -131,7 +134,7 @@ class Worker(ProcessProtocol):
         self.assign()
 
     def assign(self) -> None:
-        """Send the process its assignment, or a changed one: see apply_assignment()."""
+        """Send the process its assignment, or a changed one, of which it uses limits of clients and certificates."""
         if self.transport is not None:
             message = encode(self._pool.assignment(self.number))
             self.transport.write(pack("!I", len(message)) + message)

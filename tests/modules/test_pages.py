@@ -339,6 +339,8 @@ class FrontTests(PagesTestCase):
         page = self.page("/?lang=en")
         rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
         self.assertEqual(rows, ["B 90 s ago outdated", "LIN 0 s ago up to date"])
+        (silent,) = page.xpath("//section[@aria-labelledby='disruptions']//li/text()")
+        self.assertTrue(silent.startswith("B: no live data since "), silent)
         self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
         self.assertEqual(page.xpath("string(//span[@class='state good'])"), "Live data is coming in.")
         self.up("DOWN", last=self.clock.seconds() - 3 * 3600 - 1)
@@ -356,6 +358,17 @@ class FrontTests(PagesTestCase):
         self.assertEqual(page.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", page.text_content())
         self.assertEqual(page.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
+        self.assertEqual(page.xpath("//span[@class='state bad']"), [])
+
+    def test_unreachable_gateway(self) -> None:
+        """A gateway that could not be reached is marked, in every language, and others are not."""
+        sources = [SourceDescription(name, "govi", "http://licence/") for name in ("kv55", "other")]
+        module = Front(sources, None, "1", self.clock, lambda: ["other"])
+        for lang in LANGUAGES:
+            page = html.document_fromstring(front_page.page(module.content(), lang, {}, 0.0))
+            (dd,) = page.xpath("//span[@class='state bad']/..")
+            self.assertEqual(dd.getprevious().text_content(), "/other")
+            self.assertIn("504", dd.text_content())
 
 
 class SiriTests(PagesTestCase):

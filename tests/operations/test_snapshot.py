@@ -120,6 +120,26 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(program.feed.passtimes.last_heard, self.program.feed.passtimes.last_heard)
         self.assertEqual(program.feed.timetable.n_planned, 1)
 
+    def test_requests_wait_meanwhile(self) -> None:
+        """Requests wait from the start until the snapshot is restored, damaged or not, or the program stops."""
+        self.save()
+        content = self.path.read_bytes()
+        for stored in (content, content[:-9]):
+            self.path.write_bytes(stored)
+            program = self.make_program()
+            snapshots = self.make_snapshots(program)
+            snapshots.startService()
+            self.assertTrue(program.feed.restoration.is_running)
+            self.clock.pump([0.01] * 100)
+            self.assertFalse(program.feed.restoration.is_running)
+            snapshots.stopService()
+        self.path.write_bytes(content)
+        program = self.make_program()
+        snapshots = self.make_snapshots(program)
+        snapshots.startService()
+        snapshots.stopService()
+        self.assertFalse(program.feed.restoration.is_running)
+
     def test_newer_content_is_kept(self) -> None:
         """Boards and names that arrived since the start are not replaced by those of the snapshot."""
         self.save()

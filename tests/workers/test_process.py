@@ -9,20 +9,15 @@ from typing import Any, cast
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.request_handler import RequestHandler
 from govi_server.runtime.ordered_services import OrderedMultiService
-from govi_server.server import Server
 from govi_server.settings import AccessSettings, ServerSettings
-from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
-from govi_server.sockets.listener import PortService
+from govi_server.sockets.ports import PortService
+from govi_server.sockets.proxy_protocol import ProxyEndpoint
+from govi_server.sockets.systemd import AdoptedEndpoint
 from govi_server.workers.listening import SharedEndpoint
 from govi_server.workers.messages import Assignment
-from govi_server.workers.process import (
-    TLSEndpoint,
-    apply_assignment,
-    certificate_options,
-    server_endpoint,
-)
+from govi_server.workers.process import server_endpoint
+from govi_server.workers.tls import TLSEndpoint, certificate_options, renew_certificates
 from tests.integration.test_kv55 import make_certificate
 
 
@@ -55,12 +50,8 @@ class EndpointTests(SynchronousTestCase):
         worker.addService(PortService(reactor, endpoint, cast(Any, None)))
         previous = endpoint.endpoint.options
         assigned = [shared.assigned(fd)]
-        server = Server("", 0, RequestHandler, clock=reactor, find_module=dict[str, object]().__getitem__)
-        changed = AccessSettings(rate=7, connections=5)
-        apply_assignment(worker, server, Assignment(1, "", assigned, "", [], ServerSettings(), changed, []))
+        renew_certificates(worker, Assignment(1, "", assigned, "", [], ServerSettings(), AccessSettings(), []))
         self.assertIsNot(endpoint.endpoint.options, previous)
-        self.assertEqual(server.access.limits.rate, 7)
-        self.assertNotEqual(server.access.limits.connections, 5)
         options = certificate_options(certificate)
         self.assertEqual(len(options.extraCertChain), 1)
         options.getContext().check_privatekey()
