@@ -62,7 +62,7 @@ test-contract: .venv/contract  ## Check the program against its /openapi.json wi
 test-documentation: .venv/ready  ## Run every command of the documents in a fresh clone (as root: all of them).
 	$(BIN)/pytest tests/documentation
 
-test-deployment: .venv/ready  ## Try the files in etc/ with the proxies that are installed (apt install haproxy nginx caddy apache2).
+test-deployment: .venv/ready  ## Try the files in etc/ with the proxies that are installed (apt install haproxy nginx caddy apache2 systemd-container).
 	$(BIN)/pytest tests/deployment
 
 configuration: .venv/ready  ## Write etc/govi-cache.toml and docs/configuration.md from govi_server/settings.py.

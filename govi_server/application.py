@@ -109,15 +109,16 @@ def make_service(
     modules = MultiService()
     if config.is_demo:
         log.warn("Demo: all departures are fictional; start with another --source to serve real ones")
+    if config.access.proxies:
+        log.info("access.header: proxies name clients in {name}", name=config.access.header or "no header field")
     statistics = statistics_publisher()
     connections = fit_connections(config.access.connections, len(config.listen) + len(config.modules))
     server = (_origin if config.workers else _public_server)(config, modules, connections, statistics, reactor)
     components = Components(server)
     services.manager.status = lambda: pluralize(components.figures.connections, "connection")
     levels = LogLevels(config.log.levels)
-    components.appliers["log.levels"] = lambda changed: levels.configure(changed.log.levels)
-    for setting in () if config.workers else RELOADABLE_ACCESS:  # workers receive their limits when they start
-        components.appliers[f"access.{setting}"] = lambda changed: server.access.change_limits(changed.access)
+    components.appliers["log.levels"].append(lambda changed: levels.configure(changed.log.levels))
+    reloading = Reloading(config, load or (lambda: config), components.appliers)
 
     services.addService(ClockWatch(reactor))
     if isinstance(reactor, ReactorBase):  # tests use other clocks, and observe the log themselves
@@ -141,14 +142,17 @@ def make_service(
     services.addService(sources)
     services.addService(modules)
     if config.admin.listen or config.manhole.listen:
-        services.addService(_operations(config, components, statistics, levels, reactor))
+        services.addService(_operations(config, reloading, components, statistics, levels, reactor))
     if load is not None:
-        services.addService(Reloading(config, load, components.appliers))
+        services.addService(reloading)
     if config.workers:
         components.workers = _worker_pool(config, components, statistics, reactor)
         services.addService(components.workers)
     else:
         services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _open_url))
+    limits = components.workers or server.access
+    for setting in RELOADABLE_ACCESS:
+        components.appliers[f"access.{setting}"].append(lambda changed: limits.change_limits(changed.access))
     return services
 
 
@@ -159,8 +163,6 @@ def _public_server(
     config: Config, modules: MultiService, connections: int, statistics: LogPublisher, reactor: Any
 ) -> Server:
     """Return the server of clients. connections: their maximum number."""
-    if config.access.proxies:
-        log.info("access.header: proxies name clients in {name}", name=config.access.header or "no header field")
     return Server(
         "",
         0,
@@ -326,7 +328,12 @@ def _license(settings: ModuleSettings) -> str:
 
 
 def _operations(
-    config: Config, components: Components, statistics: LogPublisher, levels: LogLevels, reactor: Any
+    config: Config,
+    reloading: Reloading,
+    components: Components,
+    statistics: LogPublisher,
+    levels: LogLevels,
+    reactor: Any,
 ) -> OrderedMultiService:
     """Return the operators' endpoints, and the log observers that supply their data."""
     batcher = StatisticsBatcher(NAME)
@@ -334,7 +341,7 @@ def _operations(
     health_monitor = HealthMonitor(components, history, reactor)
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
-    status = Status(components, history, health_monitor, reactor, VERSION, config)
+    status = Status(components, history, health_monitor, reactor, VERSION, lambda: reloading.config)
     health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
     health_timer.clock = reactor
 
@@ -345,7 +352,7 @@ def _operations(
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, health_monitor, config.admin.hosts)
-        components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
+        components.appliers["admin.hosts"].append(lambda changed: admin.set_hosts(changed.admin.hosts))
         services.addService(
             Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin, _open_status_url)
         )

@@ -26,7 +26,7 @@ from govi_server.runtime.cooperative import CooperativeRunner
 from govi_server.runtime.ordered_services import OrderedMultiService
 from govi_server.runtime.version import SOFTWARE, VERSION
 from govi_server.server import Server
-from govi_server.settings import Config, ModuleSettings, ShareSettings, parse_networks
+from govi_server.settings import Config, ModuleSettings, ShareSettings
 from govi_server.settings_loader import setting_name
 from govi_server.sharing.address import engine_endpoints, parse_engine_url
 from govi_server.sharing.boards import SharedBoards
@@ -111,6 +111,9 @@ def add_gateway(
         deadline = max(config.gateway.answer, config.limits.connection - 0.5)
         shared = SharedSource(breaker, boards, reactor, runner, config.cache.fresh, deadline)
         services.addService(peers)
+        components.appliers[f"modules.{name}.allow"].append(
+            lambda changed: peers.set_allow(changed.modules[name].allow)
+        )
         services.addService(shared)
         cache, probe = BoardCache(shared, reactor, config.cache, runner), shared.new_board
     components.gateways[name] = GatewayComponents(gateway, breaker, cache, probe)
@@ -138,7 +141,10 @@ def _add_gateway(
         poster, reactor, f"Gateway of /{name}", settings.subscriber_id, config.gateway, name, server.observer, peers
     )
     callback = Callback(gateway, settings.allow, reactor.seconds, settings.subscriber_id, config.admin.hosts)
-    components.appliers[f"modules.{name}.allow"] = lambda changed: callback.set_allow(changed.modules[name].allow)
+    components.appliers["admin.hosts"].append(lambda changed: callback.set_hosts(changed.admin.hosts))
+    components.appliers[f"modules.{name}.allow"].append(
+        lambda changed: callback.set_allow(changed.modules[name].allow)
+    )
     callback_server = Server(
         "",
         0,
@@ -197,12 +203,11 @@ def _make_peers(
     boards: SharedBoards, settings: ModuleSettings, callback_address: "ListeningAddress", reactor: Any
 ) -> Peers:
     """Return the other nodes of a module."""
-    allow = parse_networks(settings.allow)
     return Peers(
         boards,
         reactor,
         callback_address.host_and_port,
-        allow,
+        settings.allow,
         lambda url: Poster(reactor, lambda: url),
         settings.nodes,
     )

@@ -3,10 +3,12 @@
 import gzip
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import get_args
 
 from prometheus_client import generate_latest
+from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.feed_proxy.proxy import FeedProxy
 from govi_server.feed_proxy.site import ProxyMetrics
@@ -111,3 +113,17 @@ class DeploymentTests(OperationsTestCase):
             _, _, section = runbook.partition(f'<a id="{anchor}"></a>')
             self.assertIn(f"`{name}`", section.partition("\n### ")[0])
             self.assertRegex(tests, rf"alertname: {name}\n +exp_alerts:\n")
+
+
+class RequirementsTests(SynchronousTestCase):
+    """The files of locked dependencies."""
+
+    def test_direct_dependencies_are_locked(self) -> None:
+        """Each file has every dependency of the program and its extras; otherwise what it installs does not start."""
+        project = tomllib.loads(text("pyproject.toml"))["project"]
+        requirements = sum(project["optional-dependencies"].values(), project["dependencies"])
+        names = {re.split(r"[^A-Za-z0-9.-]", requirement)[0].replace(".", "-") for requirement in requirements}
+        directories = ("", ".ci/", "docs/", "tests/browser/", "tests/contract/")
+        for path in ("requirements-release.txt", *(f"{directory}requirements.txt" for directory in directories)):
+            locked = set(re.findall(r"^([a-z0-9-]+)==", text(path), re.MULTILINE))
+            self.assertEqual(names - locked, set(), path)

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from twisted.logger import Logger
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.http.state import TABLE, Deadline
@@ -66,6 +68,14 @@ class DocumentTests(SynchronousTestCase):
         named = {name for path in DOCUMENTS for name in _FILE.findall(path.read_text("utf-8"))}
         missing = {name for name in named if not any((directory / name).exists() for directory in directories)}
         self.assertEqual(missing, set())
+
+    def test_namespaces_of_the_log_exist(self) -> None:
+        """Every namespace to which a table of docs/upgrading.md leads has a logger."""
+        _, _, table = (ROOT / "docs/upgrading.md").read_text("utf-8").partition("| namespace before | now |")
+        rows = re.findall(r"^\| `govi_server\S+ \| (`govi_server.*) \|$", table, re.MULTILINE)
+        self.assertTrue(rows)
+        for namespace in re.findall(r"`(.+?)`", " ".join(rows)):
+            self.assertTrue(any(isinstance(value, Logger) for value in vars(namedAny(namespace)).values()), namespace)
 
     def test_modules_are_documented(self) -> None:
         """The architecture names every module."""

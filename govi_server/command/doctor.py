@@ -9,7 +9,7 @@ import click
 
 from govi_server.command.certificates import check_certificates
 from govi_server.command.check import find_problems
-from govi_server.command.connections import check_engine, check_feed, check_gateways
+from govi_server.command.connections import check_engine, check_feed, check_gateways, check_planning
 from govi_server.command.findings import Finding, fail
 from govi_server.command.machine import check_clock, check_files, check_open_files, check_ports
 from govi_server.command.options import config_option, parse, setting_options
@@ -24,9 +24,10 @@ COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(**values: Any) -> NoReturn:
     """Examine this machine and the sources of departures.
 
-    Takes the options of `govi-cache serve`, and should run as the user of the server. Looks at ports, clock, limit of
-    open files, files and their permissions, certificates, and connections to gateways and the live feed; says what to
-    do about each problem. Exits with status 1 after a failure. Sends no request to a gateway.
+    Takes the options of `govi-cache serve`, and should run as the user of the server. Looks at ports, clock, limit
+    of open files, files and their permissions, certificates, and connections to gateways, the live feed, the
+    publisher of GTFS and the engine; says what to do about each problem. Exits with status 1 after a failure. Sends
+    no request to a gateway.
     """
     path, options = parse(values)
     if problems := list(find_problems(path, options)):
@@ -45,6 +46,7 @@ def examine(config: Config, path: str | None, now: datetime) -> Iterator[Finding
     yield from check_certificates(config, now)
     yield from check_gateways(config, now)
     yield from check_feed(config)
+    yield from check_planning(config, now)
     yield from check_engine(config)
 
 

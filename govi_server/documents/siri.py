@@ -104,7 +104,7 @@ class StopMonitoringDelivery(Struct):
     ResponseTimestamp: str
     Version: str
     Status: bool
-    MonitoredStopVisit: list[MonitoredStopVisit]
+    MonitoredStopVisit: "list[MonitoredStopVisit]"
     ErrorCondition: "ErrorCondition | UnsetType" = UNSET
 
 

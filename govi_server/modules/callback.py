@@ -34,7 +34,7 @@ class Callback(Service):
         self.now = now
         self.subscriber_id = subscriber_id
         self.set_allow(allow)
-        self._hosts = hosts
+        self.set_hosts(hosts)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "CallbackHandler":
         """Return the handler of one callback."""
@@ -43,6 +43,10 @@ class Callback(Service):
     def set_allow(self, allow: Sequence[str]) -> None:
         """Set the networks that may send callbacks."""
         self._allow = parse_networks(allow)
+
+    def set_hosts(self, hosts: Sequence[str]) -> None:
+        """Set the names of the server in requests from loopback."""
+        self._hosts = hosts
 
     def allows(self, address: Address | None) -> bool:
         """Return whether an address may send callbacks; None is a unix socket."""

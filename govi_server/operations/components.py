@@ -1,6 +1,6 @@
 """The components of the running program, for operators."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -63,7 +63,7 @@ class Components:
     statistics: StatisticsLog | None = None
     snapshots: Snapshots | None = None
     turns: TurnWatch | None = None
-    appliers: dict[str, Callable[[Config], object]] = field(default_factory=dict)
+    appliers: defaultdict[str, list[Callable[[Config], object]]] = field(default_factory=lambda: defaultdict(list))
     """What applies a changed configuration to the running program, by the keys of settings."""
 
     @property

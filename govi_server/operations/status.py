@@ -1,7 +1,7 @@
 """The status for operators, as a JSON object that the status page shows as well."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -28,7 +28,10 @@ Json = dict[str, Any]
 
 
 class Status:
-    """Collects the status. Moments are UTC; durations are in seconds unless a key ends in ms."""
+    """Collects the status. Moments are UTC; durations are in seconds unless a key ends in ms.
+
+    config: returns the configuration in force.
+    """
 
     def __init__(
         self,
@@ -37,7 +40,7 @@ class Status:
         monitor: HealthMonitor,
         clock: IReactorTime,
         version: str,
-        config: Config,
+        config: Callable[[], Config],
     ) -> None:
         self._components = components
         self._history = history
@@ -52,7 +55,7 @@ class Status:
         now = self._clock.seconds()
         health = self._monitor.health()
         sentence, has_failures = verdict(health.status, self._history.minutes(), now)
-        components, figures = self._components, self._components.figures
+        components, figures, config = self._components, self._components.figures, self._config()
         clients = _sum(minute.clients for minute in self._history.minutes())
         return {
             "verdict": health.status,
@@ -68,7 +71,7 @@ class Status:
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
-            "demo": self._config.is_demo,
+            "demo": config.is_demo,
             "connections": {
                 "open": figures.connections,
                 "limit": figures.limit,
@@ -82,8 +85,8 @@ class Status:
             "hour": self._hour(now),
             "stops": self._stops(),
             "clients": _most_common(clients),
-            "limits": [usage._asdict() for usage in usages(components, self._config, resident_bytes())],
-            "configuration": changed_settings(self._config),
+            "limits": [usage._asdict() for usage in usages(components, config, resident_bytes())],
+            "configuration": changed_settings(config),
             "incidents": {name: dict(counts) for name, counts in components.incidents() if counts},
             "events": [
                 {"time": _moment(entry.moment), "level": entry.level, "text": entry.text}

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from govi_server.departures.board import Board
 from govi_server.kv55.gateway import PEER_PATH, IPeers, IPoster, OfferResult
 from govi_server.kv55.messages import write_dris_55
-from govi_server.settings import Network
+from govi_server.settings import parse_networks
 from govi_server.sharing.boards import RENEW_SECONDS, SharedBoards
 from govi_server.sharing.engine import EngineError, EngineUnavailable
 
@@ -56,14 +56,14 @@ class Peers(Service):
         boards: SharedBoards,
         clock: IReactorTime,
         own_address: Callable[[], tuple[str, int] | None],
-        allow: Sequence[Network],
+        allow: Sequence[str],
         make_poster: Callable[[str], IPoster],
         known: Sequence[str] = (),
     ) -> None:
         self._boards = boards
         self._clock = clock
         self._own_address = own_address
-        self._allow = allow
+        self.set_allow(allow)
         self._make_poster = make_poster
         self._known = known
         self._posters: dict[str, IPoster] = {}
@@ -146,6 +146,10 @@ class Peers(Service):
             return ""
         host = self._boards.local_host if address[0] in ("0.0.0.0", "::") else address[0]
         return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+
+    def set_allow(self, allow: Sequence[str]) -> None:
+        """Set the networks that may send callbacks."""
+        self._allow = parse_networks(allow)
 
     def _is_allowed(self, address: str) -> bool:
         """Return whether a text is an IP address with a port, from which callbacks are allowed."""

@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from govi_server.runtime.program import IReloadable
 from govi_server.server import Server, ServerFigures
+from govi_server.settings import AccessSettings
 from govi_server.sockets.listener import OnListening, listening_errors
 from govi_server.sockets.ports import PortService
 from govi_server.statistics.records import ConnectionStatistics
@@ -133,7 +134,7 @@ class Worker(ProcessProtocol):
         self.assign()
 
     def assign(self) -> None:
-        """Send the process its assignment, or a new one, of which it uses the certificates."""
+        """Send the process its assignment, or a changed one, of which it uses limits of clients and certificates."""
         if self.transport is not None:
             message = encode(self._pool.assignment(self.number))
             self.transport.write(pack("!I", len(message)) + message)
@@ -333,12 +334,22 @@ class WorkerPool(Service):
             worker.start()
         self._watch.start(REPORT_INTERVAL, now=False)
 
+    def change_limits(self, access: AccessSettings) -> None:
+        """Send changed limits of clients to the workers: all but the number of connections."""
+        access = msgspec.structs.replace(access, connections=self._assignment.access.connections)
+        if access != self._assignment.access:
+            self._assignment = msgspec.structs.replace(self._assignment, access=access)
+            self._assign()
+
     def reload(self) -> None:
         """Send renewed certificates to the workers."""
         renewed = [endpoint for endpoint in self.endpoints if endpoint.reload()]
         if renewed:
-            for worker in self.workers:
-                worker.assign()
+            self._assign()
+
+    def _assign(self) -> None:
+        for worker in self.workers:
+            worker.assign()
 
     def _watch_workers(self) -> None:
         self.reload()

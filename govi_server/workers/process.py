@@ -68,8 +68,11 @@ log = Logger()
 # The services of a worker.
 
 
-def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> OrderedMultiService:
-    """Return the services of an assignment, which stop in reverse order: the ports, the server, then the reports."""
+def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> tuple[OrderedMultiService, Server]:
+    """Return the services of an assignment, and the server of clients among them.
+
+    They stop in reverse order: the ports, the server, then the reports.
+    """
     connections = fit_connections(assignment.access.connections, len(assignment.endpoints))
     access = ClientLimits(reactor, msgspec.structs.replace(assignment.access, connections=connections))
     upstream = UNIXClientEndpoint(reactor, assignment.upstream)
@@ -102,7 +105,7 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
     services.addService(Drain(server.drain))
     for endpoint in assignment.endpoints:
         services.addService(PortService(reactor, server_endpoint(reactor, endpoint), server))
-    return services
+    return services, server
 
 
 def current_figures(server: Server) -> Figures:
@@ -149,19 +152,22 @@ def main() -> None:
 
     clock: Any = reactor
 
-    worker: OrderedMultiService | None = None
+    worker: tuple[OrderedMultiService, Server] | None = None
 
     def assigned(assignment: Assignment) -> None:
         nonlocal worker
         if worker is not None:
-            from govi_server.workers.tls import renew_certificates  # see __main__.py
+            services, server = worker
+            server.access.change_limits(assignment.access)
+            if any(endpoint.certificate for endpoint in assignment.endpoints):
+                from govi_server.workers.tls import renew_certificates  # see __main__.py
 
-            renew_certificates(worker, assignment)
+                renew_certificates(services, assignment)
             return
         try:
-            worker = make_worker(clock, assignment, reporter)
-            worker.privilegedStartService()
-            worker.startService()
+            services, _ = worker = make_worker(clock, assignment, reporter)
+            services.privilegedStartService()
+            services.startService()
         except Exception as error:
             if isinstance(error, StartupError):
                 log.critical("{error}", error=error)
@@ -169,7 +175,7 @@ def main() -> None:
                 log.failure("cannot start")
             reporter.close().addCallback(lambda _: os._exit(1))
             return
-        clock.addSystemEventTrigger("before", "shutdown", worker.stopService)
+        clock.addSystemEventTrigger("before", "shutdown", services.stopService)
         gc.collect()
         gc.freeze()
 

@@ -32,11 +32,11 @@ NOT_RUN = {
     "until curl --fail --silent http://10.0.0.11:8081/ready; do sleep 1; done": "10.0.0.11 is the reader's node",
     "openapi-python-client generate --url http://localhost:8080/openapi.json": "tests/contract generates this client",
     "npx openapi-typescript http://localhost:8080/openapi.json --output api.ts": "tests/contract does this",
-    "systemctl daemon-reload": "needs systemd as process 1: .ci/deployment verifies the units",
+    "systemctl daemon-reload": "needs systemd as process 1: tests/deployment/test_service.py has one",
     ".venv/bin/twistd --nodaemon --pidfile= govi-feed-proxy --feed tcp://pubsub.besteffort.ndovloket.nl:7817"
     " --publish tcp://10.0.0.5:7817": "10.0.0.5 is an address of the reader's network",
-    "systemctl restart govi-cache": "needs systemd as process 1",
-    "systemctl enable --now govi-cache.socket govi-cache.service": "needs systemd as process 1",
+    "systemctl restart govi-cache": "needs systemd as process 1: tests/deployment/test_service.py has one",
+    "systemctl enable --now govi-cache.socket govi-cache.service": "as above",
     "ssh -p 2222 -i ~/.ssh/govi-cache 127.0.0.1 'status()'": (
         "needs a service with the configuration below it: tests/integration/test_manhole.py logs in"
     ),

@@ -149,6 +149,9 @@ def test_gateway() -> None:
         assert finding(subject, **govi, modules__kv55__gateway_url=f"http://127.0.0.1:{port}/").level == "ok"
         broken = finding(subject, **govi, modules__kv55__gateway_url=f"https://127.0.0.1:{port}/")
         assert broken.level == "fail"
+    with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        plain = finding(subject, **govi, modules__kv55__gateway_url=f"https://127.0.0.1:{port}/")
+        assert (plain.level, "no TLS" in plain.text) == ("fail", True)
     refused = finding(subject, **govi, modules__kv55__gateway_url=f"http://127.0.0.1:{port}/")
     assert (refused.level, "refused" in refused.text) == ("fail", True)
     unknown = finding(subject, **govi, modules__kv55__gateway_url="http://gateway.invalid/")
@@ -164,6 +167,35 @@ def test_feed() -> None:
     with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         other = finding("feed.addresses[0]", **live, feed__addresses=[f"tcp://127.0.0.1:{port}"])
     assert (other.level, "does not speak ZeroMQ" in other.text) == ("fail", True)
+
+
+def test_planning(tmp_path: Path) -> None:
+    """A publisher of GTFS, or a file, that cannot be reached is a warning; without a feed, it is a failure."""
+    live: dict[str, Any] = {"modules__kv55__source": "kv78turbo", "feed__addresses": ["ipc:///x"]}
+    with listening(b"") as port:
+        address = f"http://127.0.0.1:{port}/govi/"
+        assert finding("feed.gtfs", **live, feed__gtfs=address).level == "ok"
+    assert finding("feed.gtfs", **live, feed__gtfs=address).level == "warn"
+    live["feed__addresses"] = []
+    assert finding("feed.gtfs", **live, feed__gtfs=address).level == "fail"
+    assert finding("feed.gtfs", **live, feed__gtfs=f"{tmp_path}").level == "ok"
+    assert finding("feed.gtfs", **live, feed__gtfs=f"{tmp_path}/x").level == "fail"
+
+
+def test_engine(tmp_path: Path) -> None:
+    """An engine is recognized by its reply, also one that requires a password; another program is a failure."""
+    govi: dict[str, Any] = {"modules__kv55__source": "govi", "modules__kv55__gateway_url": "http://127.0.0.1:1/"}
+    for reply, level in (
+        (b"+PONG\r\n", "ok"),
+        (b"-NOAUTH Authentication required.\r\n", "ok"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "fail"),
+        (b"", "fail"),
+    ):
+        with listening(reply) as port:
+            assert finding("share.url", **govi, share__url=f"redis://127.0.0.1:{port}/0").level == level
+    assert finding("share.url", **govi, share__url=f"redis://127.0.0.1:{port}/0").level == "fail"
+    absent = finding("share.url", **govi, share__url=f"unix://{tmp_path}/x")
+    assert (absent.level, "No such file" in absent.text) == ("fail", True)
 
 
 @pytest.mark.parametrize(("words", "status"), [(["--snapshot", "/nonexistent/x"], 1), ([], 0)])

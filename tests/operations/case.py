@@ -71,7 +71,7 @@ class OperationsTestCase(WireTestCase):
         self.monitor = HealthMonitor(self.components, self.history, self.clock)
         self.metrics = Metrics(self.components, self.monitor, batcher)
         self.metrics.registry.register(FailingStops(self.history))
-        self.status = Status(self.components, self.history, self.monitor, self.clock, "1.2.3", Config())
+        self.status = Status(self.components, self.history, self.monitor, self.clock, "1.2.3", Config)
         observers = Observers((batcher, self.history, self.metrics))
         observers.startService()
         self.addCleanup(observers.stopService)

@@ -43,7 +43,7 @@ class ManholeCommandsTests(SynchronousTestCase):
         )
         history = RecentHistory(self.clock, StatisticsBatcher("govi-cache"))
         monitor = HealthMonitor(components, history, self.clock)
-        status = Status(components, history, monitor, self.clock, "1.0", Config())
+        status = Status(components, history, monitor, self.clock, "1.0", Config)
         self.shut_downs: list[bool] = []
         self.levels = LogLevels((), LogPublisher())
         self.commands = ManholeCommands(

@@ -1,5 +1,6 @@
 """Tests of govi_server.operations.reloading, and of what the program reloads."""
 
+from ipaddress import ip_address
 from typing import Any, cast
 
 import msgspec
@@ -31,7 +32,9 @@ class ReloadingTests(SynchronousTestCase):
     def test_changed_settings(self) -> None:
         """Changed settings are applied once, or reported to need a restart, every time."""
         current, applied = [BASE], []
-        reloading = Reloading(BASE, lambda: current[0], {"admin.hosts": lambda config: applied.append(config.admin)})
+        reloading = Reloading(
+            BASE, lambda: current[0], {"admin.hosts": [lambda config: applied.append(config.admin)]}
+        )
         reloading.reload()
         self.assertEqual((self.lines(), applied), ([], []))
         current[0] = msgspec.structs.replace(BASE, admin=AdminSettings(hosts=("a",)), listen=("tcp:1",))
@@ -43,6 +46,25 @@ class ReloadingTests(SynchronousTestCase):
         current[0] = BASE
         reloading.reload()
         self.assertEqual((self.lines()[3:], len(applied)), (["admin.hosts: reloaded"], 2))
+
+    def test_configuration_in_force(self) -> None:
+        """The configuration in force has the settings that were reloaded, and the previous values of the others."""
+        current = [msgspec.structs.replace(BASE, admin=AdminSettings(hosts=("a",), probe="1"), listen=("tcp:1",))]
+        reloading = Reloading(BASE, lambda: current[0], {"admin.hosts": []})
+        reloading.reload()
+        self.assertEqual(reloading.config, msgspec.structs.replace(BASE, admin=AdminSettings(hosts=("a",))))
+
+    def test_removed_module(self) -> None:
+        """A module that was removed needs a restart, and does not prevent other settings from being applied."""
+        two = msgspec.structs.replace(BASE, modules={**BASE.modules, "other": BASE.modules["kv55"]})
+        changed = msgspec.structs.replace(BASE, admin=AdminSettings(hosts=("a",)))
+        appliers = {
+            "admin.hosts": [lambda config: config.admin],
+            "modules.other.allow": [lambda config: config.modules["other"]],
+        }
+        Reloading(two, lambda: changed, appliers).reload()
+        self.assertIn("modules.other.allow: has changed; needs a restart", self.lines())
+        self.assertIn("admin.hosts: reloaded", self.lines())
 
     def test_invalid_configuration(self) -> None:
         """An invalid configuration changes nothing, and is logged."""
@@ -75,3 +97,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertEqual(servers["govi-cache"].access.limits.rate, 1)
         self.assertGreater(servers["govi-cache"].access.limits.connections, 5)
         self.assertEqual([servers["operators"].rejected_host([host]) for host in ("x", "y")], [None, "y"])
+        callback = servers["kv55 callbacks"].find_module("")
+        self.assertTrue(callback.allows(ip_address("198.51.100.1")))
+        loopback = ip_address("127.0.0.1")
+        self.assertEqual([callback.rejected_host(loopback, {"http_host": host}) for host in ("x", "y")], [None, "y"])

@@ -1,7 +1,6 @@
 """Tests of sharing.source, sharing.boards and sharing.peers: several nodes with one engine in memory."""
 
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,8 +42,7 @@ class Node:
         self.shared = SharedSource(self.source, self.boards, clock, runner, 60.0, DEADLINE)
         self.posters: dict[str, FakePoster] = {}
         self.address: tuple[str, int] | None = ("0.0.0.0", 8000 + int(name))
-        networks = [ip_network("127.0.0.0/8")]
-        self.peers = Peers(self.boards, clock, lambda: self.address, networks, self._make_poster, known)
+        self.peers = Peers(self.boards, clock, lambda: self.address, ["127.0.0.0/8"], self._make_poster, known)
         self.late: list[Board] = []
         self.shared.listen(self.late.append)
         for service in (self.engine, self.peers, self.shared):
@@ -417,6 +415,9 @@ class PeersTests(SharingTestCase):
             self.engine.model.call(b"ZADD", NODES, b"%d" % self.clock.seconds(), address)
         self.pass_time(10)
         self.assertEqual(self.nodes[0].peers.urls, self.urls[1:])
+        self.nodes[0].peers.set_allow(["192.0.2.0/24"])
+        self.pass_time(10)
+        self.assertEqual(self.nodes[0].peers.urls, ["http://192.0.2.1:80/govi-cache-peer"])
 
     def test_listed_nodes(self) -> None:
         """Nodes of the configuration are known before the engine is reached, if they are allowed."""

@@ -156,6 +156,20 @@ class WorkerPoolTests(SynchronousTestCase):
         self.assertEqual(self.directory.stat().st_mode & 0o777, 0o700)
         self.assertEqual(self.first.command[1:], ["-P", "-m", "govi_server.workers", "1"])
 
+    def test_limits_are_changed(self) -> None:
+        """Changed limits of clients, but not the number of connections, are sent once, also to later processes."""
+        for process in self.reactor.processes:
+            process.written = b""
+        changed = AccessSettings(rate=7, connections=5)
+        self.pool.change_limits(changed)
+        self.pool.change_limits(changed)
+        expected = AccessSettings(rate=7)
+        self.first.report(FIGURES)
+        self.first.end(signal.SIGKILL)
+        self.reactor.advance(1)
+        for process in self.reactor.processes:
+            self.assertEqual(decode_assignment(process.written[4:]).access, expected)
+
     def test_option_for_tls(self) -> None:
         """A worker with an endpoint for TLS is started with an option, without which it cannot load OpenSSL."""
         endpoint = Endpoint()
