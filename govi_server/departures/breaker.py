@@ -71,7 +71,7 @@ class CircuitBreaker:
         self.state = "closed"
 
     def _failed(self, failure: Failure) -> Failure:
-        if not failure.check(SourceUnreachable):
+        if not failure.check(SourceUnreachable):  # accepted, or cancelled since the board has arrived at another node
             self._close()
             return failure
         self._failures += 1

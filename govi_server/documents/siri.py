@@ -1,7 +1,7 @@
 """SIRI Lite's JSON: a StopMonitoring response as Structs, which define the bytes and the JSON Schema.
 
-Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). Times are
-reliable by the same rules as on the departure board.
+Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). Times are reliable by the same rules as on the
+departure board.
 """
 
 from collections.abc import Generator, Sequence

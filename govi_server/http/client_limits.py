@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import NamedTuple
@@ -48,6 +48,8 @@ class ClientLimits:
     def __init__(self, clock: IReactorTime, limits: AccessSettings) -> None:
         self._clock = clock
         self._set_limits(limits)
+        self.changed: Callable[[], object] = lambda: None
+        """Called after the limits have changed."""
         self._connections: Counter[str] = Counter()
         # The time at which each leaky bucket will be empty (epoch seconds), as in the virtual scheduling algorithm.
         self._busy_until: OrderedDict[str, float] = OrderedDict()
@@ -55,6 +57,7 @@ class ClientLimits:
     def change_limits(self, limits: AccessSettings) -> None:
         """Change all limits but the number of all connections; open connections count for the client they had."""
         self._set_limits(msgspec.structs.replace(limits, connections=self.limits.connections))
+        self.changed()
 
     def _set_limits(self, limits: AccessSettings) -> None:
         self.limits = limits

@@ -286,8 +286,12 @@ class Feed(MultiService):
             yield from self.subscriptions.sweep(self.clock.seconds(), lambda subscription: False)
             self._report_evictions()
 
-        done: Deferred[None] = self._cooperator.coiterate(steps()).addCallback(lambda _: None)
-        return done
+        done: Deferred[Any] = self._cooperator.coiterate(steps())
+        return done.addErrback(self._sweep_failed).addCallback(lambda _: None)
+
+    def _sweep_failed(self, failure: Failure) -> None:
+        """Log an error, which must not end the sweeps."""
+        self.log.failure("Removing expired data failed", failure)
 
     def _report_evictions(self) -> None:
         evictions = self.evictions

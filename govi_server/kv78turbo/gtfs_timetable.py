@@ -33,7 +33,7 @@ class GtfsTimetable:
         self.planning = planning
         self._is_planned = is_planned
         self._n_lines: dict[tuple[str, date], int] = {}
-        """What n_lines_on() has returned: of operators of KV7, on dates of its calendars."""
+        """What n_lines_on() has returned, except 0: KV7 may name any operators and dates."""
         self._lines: dict[tuple[str, str], Line | None] = {}
         """What line() has returned."""
         self._latest_codes: tuple[bytes, list[str]] = b"", []
@@ -51,9 +51,9 @@ class GtfsTimetable:
 
     def n_lines_on(self, operator: str, day: date) -> int:
         """Return the number of an operator's lines on an operating date."""
-        number = self._n_lines.get((operator, day))
-        if number is None:
-            number = self._n_lines[operator, day] = self.planning.n_lines_on(operator, day)
+        number = self._n_lines.get((operator, day), 0)
+        if not number and (number := self.planning.n_lines_on(operator, day)):
+            self._n_lines[operator, day] = number
         return number
 
     def passtimes(self, code: str, dates: Iterable[date], since: float, until: float) -> Iterator[PlannedCall | None]:

@@ -108,8 +108,8 @@ def _renumbered(call: PlannedCall, live: Mapping[bytes, Passtime]) -> Passtime:
 
 def _journey_prefix(key: str) -> bytes:
     """Return what the keys of a journey's passtimes begin with; empty if its key is invalid."""
-    parts = key.split("_")
-    # Only the number of a line may contain the separator.
+    parts = [] if "|" in key else key.split("_")
+    # Only the number of a line may contain the separator of the parts.
     return "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode() if len(parts) >= 5 else b""
 
 

@@ -264,7 +264,10 @@ class CacheDisplays:
         return fetch
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
-        """Return the display of the stops, which are requested concurrently."""
+        """Return the display of the stops, which are requested concurrently.
+
+        Raises InvalidParameter for an unsupported filter.
+        """
         unsupported = {"direction": query.direction, "to": query.to, "mode": query.modes, "operator": query.operators}
         if name := next((name for name, value in unsupported.items() if value), None):
             raise InvalidParameter(f"{name} is not supported by this source")

@@ -1,5 +1,6 @@
 """The responses under a path of OVapi: everything of its kind, the members of a list, or the boards of stops."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Sequence
 from functools import partial
 from math import ceil
@@ -52,7 +53,7 @@ Members = Generator[tuple[str, bytes] | None, None, None]
 """The members of a response with their encoded values; None is a step without one."""
 
 
-class OvapiPaths:
+class OvapiPaths(ABC):
     """The responses under one first segment of OVapi: everything of its kind, or the members of a list."""
 
     operations: list[Operation]
@@ -119,9 +120,9 @@ class OvapiPaths:
                 served.add(("fresh", 0.0))
             yield member
 
+    @abstractmethod
     def all(self) -> Members:
         """Make everything of this kind, in steps."""
-        raise NotImplementedError
 
     def members(self, request: OvapiRequest, served: ServedData) -> Members:
         """Make the members of a list that are served, in steps. served: their freshness is added to it."""

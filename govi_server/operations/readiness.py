@@ -23,7 +23,7 @@ CHECK_INTERVAL = 5.0
 """Seconds for which the result of a check is reused, and so between requests to a gateway."""
 
 MAX_PROBE_SECONDS = 5.0
-"""Time for a gateway to respond. A load balancer that checks every 5 s learns of a silent gateway within 15 s."""
+"""Time for a gateway to respond. A load balancer that checks every 5 s detects a silent gateway within 15 s."""
 
 UNKNOWN_STOP_SECONDS = 60.0
 """Time for which a stop that may not exist counts."""

@@ -38,6 +38,9 @@ LED_CHARS, LED_ROWS = 24, 4
 BOARD_PARAMETERS = ("after", "to", "line", "direction", "mode", "limit", "lang", "theme", "view")
 """Parameters of the form that the board has as well, in the order of its address."""
 
+MAX_QR_CHARACTERS = 500
+"""Characters of a URL that has a QR code, which takes up to 8 ms. Cameras hardly read a larger one."""
+
 _PAGE = TEMPLATES.get_template("make.html")
 
 
@@ -136,9 +139,15 @@ def _result(
 
 
 def _qr_code(text: str) -> str:
-    """Return an SVG element that shows a QR code (ISO/IEC 18004), without styles, as the page's policy requires."""
+    """Return an SVG element that shows a QR code (ISO/IEC 18004), without styles, as the page's policy requires.
+
+    Return "" for a text of more than MAX_QR_CHARACTERS.
+    """
+    if len(text) > MAX_QR_CHARACTERS:
+        return ""
     file = io.BytesIO()
-    segno.make(text, error="m", micro=False).save(
+    # Trying all masks, of which readers accept any, takes five times as long.
+    segno.make(text, error="m", micro=False, mask=0).save(
         file,
         kind="svg",
         scale=4,

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import IO
 
 MAX_TABLE_BYTES = 2 << 30
-"""Unpacked size of a table: 20 million rows of stop_times.txt. A larger one is a zip bomb, or of another world."""
+"""Unpacked size of a table: 20 million rows of stop_times.txt. Larger ones are rejected: probably a zip bomb."""
 
 MAX_LINE_BYTES = 1 << 16
+"""Bytes of a row."""
+
 CHUNK_BYTES = 1 << 18
+"""Bytes that are read and decoded at a time."""
 
 
 class InvalidGtfs(Exception):
-    """A file is not a valid GTFS file; the message says why."""
+    """A file is not a valid GTFS file; the message is the reason."""
 
 
 class Gtfs:

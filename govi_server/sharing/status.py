@@ -19,7 +19,7 @@ MAX_LOGGED = 5
 
 
 class SharingStatus:
-    """The state of the engine, and the counts of what it was good for. A change is one log line."""
+    """The state of the engine, and the number of boards by origin. A change of the state is one log line."""
 
     log = Logger()
 

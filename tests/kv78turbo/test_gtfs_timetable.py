@@ -1,10 +1,12 @@
 """Tests of the feed with planning from GTFS."""
 
+from datetime import timedelta
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.display import place_display
-from govi_server.departures.times import HOUR
+from govi_server.departures.times import HOUR, local_date
 from govi_server.documents.siri import SiriDocuments, unknown_stop
 from govi_server.kv78turbo import stop_departures
 from govi_server.kv78turbo.display import similar_stops, stop_display
@@ -55,6 +57,24 @@ class GtfsTimetableTests(SynchronousTestCase):
         line = timetable.line("LIN", "L004")
         self.assertEqual(line and line.color, "e00713")
         self.assertEqual(self.feed.provenance, {"LIN": ("gtfs",)})
+
+    def test_invalid_journey_key(self) -> None:
+        """A key with the separator of the columns is that of no journey."""
+        self.use()
+        for key, n in (("LIN_77_L004_1001_0", 2), ("LIN|_77_L004_1001_0", 0), ("LIN_77_L004|1001_0_0", 0)):
+            self.assertEqual(len(run_now(self.feed.journeys.passtimes(key))), n, key)
+            self.assertEqual(self.feed.journeys.cost(key), 1)
+
+    def test_lines_of_a_date(self) -> None:
+        """The lines of an operator are counted by date; nothing is stored of operators and dates without any."""
+        self.use()
+        timetable, today = self.feed.timetable.gtfs, local_date(NOW)
+        assert timetable is not None
+        for _ in range(2):
+            self.assertEqual(timetable.n_lines_on("LIN", today), 1)
+            self.assertEqual(timetable.n_lines_on("LIN", today + timedelta(300)), 0)
+            self.assertEqual(timetable.n_lines_on("OTHER", today), 0)
+        self.assertEqual(list(timetable._n_lines), [("LIN", today)])
 
     def test_kv8_makes_it_live(self) -> None:
         """A row of KV8 replaces the planned passtime, whatever its service level and order, and gets its names."""

@@ -102,6 +102,12 @@ class MakeTests(SynchronousTestCase):
             page = self.page(f"stop={STATION}&origin={origin}")
             self.assertEqual(page.xpath("//section[@id='result']//p/a/text()"), [f"{expected}/board/{STATION}"])
 
+    def test_long_address_has_no_qr_code(self) -> None:
+        """A long address has no QR code, which would be unreadable, or impossible."""
+        for length, has_code in ((10, True), (500, False), (3000, False)):
+            page = self.page(f"stop={STATION}&line={'x' * length}")
+            self.assertEqual(bool(page.xpath("//figure//*[name()='svg']")), has_code, length)
+
     def test_invalid_requests(self) -> None:
         """Invalid fields are a 400 with a page; a longer path is a 404."""
         for query in (

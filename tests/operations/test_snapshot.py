@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from unittest import mock
 
 import msgspec
 from twisted.internet.task import Clock
@@ -227,6 +228,18 @@ class SnapshotTests(SynchronousTestCase):
         folder.rmdir()
         snapshots.stopService()
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
+
+    def test_unexpected_exception_does_not_end_saving(self) -> None:
+        """A snapshot that fails for an unknown reason is logged; the next attempt is made on time."""
+        self.fill()
+        snapshots = self.start(self.program)
+        self.addCleanup(snapshots.stopService)
+        with mock.patch.object(BoardCache, "boards", side_effect=ZeroDivisionError):
+            self.clock.pump([60, *[0.01] * 100])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertFalse(self.path.exists())
+        self.clock.pump([60, *[0.01] * 100])
+        self.assertTrue(self.path.exists())
 
     def test_impossible_file_fails_startup(self) -> None:
         """The program does not start if the snapshot's directory does not exist, or its file is a directory."""

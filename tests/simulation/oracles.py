@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from tests.simulation.gateway import DEADLINE, LATE, Answer, Gateway, Question
-from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Session, User
+from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Operator, Session, User
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
@@ -97,7 +97,7 @@ class Responses(Oracle):
 
     def completed(self, exchange: Exchange) -> None:
         status = exchange.status
-        if status in self.EXPECTED or exchange.user.books.is_unclean:
+        if status in self.EXPECTED or exchange.books.is_unclean:
             if status == 304 and "If-None-Match" not in exchange.fields:
                 self.found(f"{exchange}: 304 to an unconditional request")
             return
@@ -110,7 +110,7 @@ class NoCuts(Oracle):
     """The server ends no connection before it has responded to a request, also when it stops."""
 
     def abandoned(self, exchange: Exchange) -> None:
-        excused = exchange.user.books.is_unclean or exchange.epoch in self.world.killed_epochs
+        excused = exchange.books.is_unclean or exchange.epoch in self.world.killed_epochs
         if exchange.was_cut and not excused and not self.world.step_slack(exchange.sent_at):
             later = self.now - exchange.sent_at
             self.found(f"{exchange}: the connection ended without a response, {later:.1f} s later")
@@ -140,6 +140,9 @@ class Boards(Oracle):
     beyond its stale limit, and never older than one that the program had before.
     """
 
+    TRANSIT = 0.0
+    """Seconds that a board's age may lack for the way through the engine."""
+
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.newest: dict[tuple[str, str], tuple[int, Answer]] = {}
@@ -151,14 +154,14 @@ class Boards(Oracle):
         self.accepted: set[Question] = set()
         self.checked: set[tuple[str, int, int]] = set()
         self.etags: dict[tuple[str, str], Answer] = {}
-        self.last_stale: dict[tuple[str, str], tuple[float, int]] = {}
+        self.last_stale: dict[tuple[str, str, int], tuple[float, int]] = {}
+        """By module, stop and process: when a board was last served stale, and its serial number."""
 
     def acknowledged(
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
         epoch: int,
     ) -> None:  # fmt: skip
-        node = gateway.node
-        if epoch != node.epoch or self.world.step_slack(question.at):
+        if not self.world.is_current(epoch) or self.world.step_slack(question.at):
             return
         key = gateway.module, answer.code if answer is not None else question.code
         was_asked = question.epoch == epoch and sent - question.at < LATE - 1
@@ -171,8 +174,8 @@ class Boards(Oracle):
         if answer is None:
             return
         answer.status = status
-        if kind in ("foreign", "numberless", "broken") or question.epoch != epoch:
-            self.tainted[key] = self.now  # it is matched by its stop only
+        if kind in ("foreign", "numberless", "broken") or self.is_matched_by_stop(gateway, question, epoch):
+            self.tainted[key] = self.now
         if status != 200 or answer.question is None:
             return
         is_first = question not in self.accepted
@@ -186,6 +189,10 @@ class Boards(Oracle):
             self.newest[key] = question.index, answer
             self.world.scheduler.after(1.0, self.check_waiters, key, sent, epoch)
 
+    def is_matched_by_stop(self, gateway: Gateway, question: Question, epoch: int) -> bool:
+        """Return whether a process matches the answer to a question with any question for its stop."""
+        return question.epoch != epoch
+
     def is_tainted(self, key: tuple[str, str]) -> bool:
         return self.now - self.tainted.get(key, -LATE) < LATE
 
@@ -196,7 +203,7 @@ class Boards(Oracle):
                 continue
             exchange = session.pending[0]
             waits = (exchange.module, exchange.stop) == key and exchange.sent_at < sent - 0.2
-            if waits and not exchange.user.books.is_unclean and not self.world.step_slack(sent):
+            if waits and not exchange.books.is_unclean and not self.world.step_slack(sent):
                 self.found(f"{exchange}: waits, though its answer was acknowledged a second ago")
 
     def completed(self, exchange: Exchange) -> None:
@@ -252,19 +259,24 @@ class Boards(Oracle):
         age = int(exchange.header("age") or -1)
         oldest = exchange.ended_at - answer.sent_at
         youngest = exchange.sent_at - (answer.accepted_at or self.now)
-        if not youngest - 1.01 <= age <= oldest + 0.01 or age > STALE:
+        if not youngest - 1.01 - self.TRANSIT <= age <= oldest + 0.01 or age > STALE:
             self.found(f"{exchange}: Age is {age}, though the board is {youngest:.1f} to {oldest:.1f} s old")
         status = exchange.header("cache-status") or ""
         is_stale = "fwd=stale" in status or (exchange.response is not None and age > FRESH)
+        place = (*key, exchange.epoch)
         if not is_stale:
-            self.last_stale.pop(key, None)
+            self.last_stale.pop(place, None)
             return
-        since = gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
-        previous = self.last_stale.get(key)
+        since = self.refreshes_since(gateway, exchange)
+        previous = self.last_stale.get(place)
         if previous is None or previous[1] != answer.serial or previous[0] < since:
-            self.last_stale[key] = self.now, answer.serial
+            self.last_stale[place] = self.now, answer.serial
         elif self.now - previous[0] > 13 and key[1] in gateway.stops:
             self.found(f"{exchange}: still stale {self.now - previous[0]:.1f} s after it was to be refreshed")
+
+    def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
+        """Return since when a board that is served stale is refreshed; inf if it cannot be."""
+        return gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
 
     def check_order(self, key: tuple[str, str], exchange: Exchange, answer: Answer) -> None:
         question = answer.question
@@ -300,7 +312,7 @@ class Boards(Oracle):
         ):
             self.found(f"{exchange}: {exchange.status}, though answer {newest[1].serial} is not too old")
         healthy = self.now - gateway.healthy_since
-        if key[1] in gateway.stops and healthy > 20 and self.now - self.world.node.started_at > 1:
+        if key[1] in gateway.stops and healthy > 20 and self.now - exchange.node.started_at > 1:
             self.found(f"{exchange}: {exchange.status}, though the gateway is well for {healthy:.0f} s")
         if b"Gateway unreachable" in exchange.response.body or exchange.method == "HEAD":
             return
@@ -335,12 +347,13 @@ def compare(sent: bytes, served: bytes) -> str:
 
 
 class Statistics(Oracle):
-    """Each accepted connection has exactly one final record, and all of them say what the users saw."""
+    """Each connection that a node accepts has exactly one final record, and all of them say what the users saw."""
 
     PHASES = ("receive", "parse", "lookup", "wait", "render", "send")
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, node: Node) -> None:
         super().__init__(world)
+        self.node = node
         self.position = 0
         self.lines: dict[str, list[dict[str, Any]]] = {}
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -349,7 +362,7 @@ class Statistics(Oracle):
 
     def read(self) -> None:
         """Read the lines that were written since the last call."""
-        path = self.world.node.statistics
+        path = self.node.statistics
         if not path.exists():
             return
         with open(path, "rb") as file:
@@ -384,12 +397,14 @@ class Statistics(Oracle):
         self.check("the world is quiet")
 
     def stopped(self, node: Node, clean: bool) -> None:
+        if node is not self.node:
+            return
         if clean:
             self.check("the process has stopped")
         else:
             self.position = node.statistics.stat().st_size if node.statistics.exists() else 0
             for user in self.world.users:
-                user.books = Books()
+                user.books[node] = Books()
         self.lines.clear()
         self.requests.clear()
         self.connections = 0
@@ -399,12 +414,12 @@ class Statistics(Oracle):
         if self.world.disk_was_full:
             self.world.disk_was_full = False
             for user in self.world.users:
-                user.books = Books()
+                user.books[self.node] = Books()
             self.lines.clear()
             return
         for user in self.world.users:
-            books, lines = user.books, self.lines.pop(user.client, [])
-            user.books = Books()
+            books, lines = user.books[self.node], self.lines.pop(user.client, [])
+            user.books[self.node] = Books()
             final = sum(line["end"] != "open" for line in lines)
             if final != books.connections:
                 self.found(f"{user.name}: {final} final records of {books.connections} connections when {when}")
@@ -437,7 +452,8 @@ class Gauges(Oracle):
     )  # fmt: skip
 
     def quiet(self) -> None:
-        self.world.operator.ask("/metrics", self.check)
+        for operator in self.world.operators.values():
+            operator.ask("/metrics", self.check)
 
     def check(self, exchange: Exchange) -> None:
         assert exchange.response is not None
@@ -457,7 +473,7 @@ class Gauges(Oracle):
                 ended += float(value)
         if self.world.log_was_lossy:
             return
-        statistics = self.world.statistics
+        statistics = self.world.statistics[exchange.node]
         expected: Counter[str] = Counter()
         for (_, status), n in statistics.requests.items():
             expected[str(status or "none")] += n
@@ -473,15 +489,15 @@ class Health(Oracle):
     DELAY = 20.0
 
     def completed(self, exchange: Exchange) -> None:
-        if exchange.path != "/ready" or exchange.user is not self.world.operator:
+        if exchange.path != "/ready" or not isinstance(exchange.user, Operator):
             return
-        world, now = self.world, self.now
-        if not world.node.is_up or now - world.node.started_at < 60 or world.step_slack(now - 60):
+        world, now, node = self.world, self.now, exchange.node
+        if not node.is_up or now - node.started_at < 60 or world.step_slack(now - 60):
             return
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in ("closed", "refuse", "error")]
         if exchange.status == 200:
             for gateway in bad:
-                is_known = gateway.was_asked or gateway.mode == "closed"
+                is_known = node in gateway.was_asked or gateway.mode == "closed"
                 if is_known and now - gateway.bad_since > 2 * self.DELAY and gateway.n_questions:
                     self.found(f"/ready is 200, though {gateway.module} fails for {now - gateway.bad_since:.0f} s")
         elif all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(
@@ -503,7 +519,8 @@ class NoErrors(Oracle):
             self.found(f"logged: {text}" + (f"\n{failure.getTraceback()}" if failure is not None else ""))
 
 
-ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Statistics, Gauges, Health, NoErrors)
+ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Gauges, Health, NoErrors)
+"""The rules of a world, besides the Statistics of each node."""
 
 
 __all__ = ["ORACLES", "Oracle", "Session"]
