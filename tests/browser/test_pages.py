@@ -113,6 +113,10 @@ def test_names_for_screen_readers(page: Page, town: str) -> None:
     assert page.get_by_role("img", name=f"{town}/board/{STOPS[0]}").count() == 1
     page.goto(f"{town}/?lang=en")
     assert page.get_by_role("table", name="About the data").count() == 1
+
+
+def test_headings_of_the_status(page: Page, town: str) -> None:
+    """In the accessibility tree the columns of the status page have headings."""
     page.goto(program.status_url(town))
     assert page.get_by_role("columnheader", name="operator").count() == 1
 
