@@ -7,6 +7,7 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.simulation import gtfs
 from tests.simulation.feed import OPERATORS
 from tests.simulation.gateway import MODES
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 STEPS = (-7200, -3600, -3600, -90, -2, 2, 60, 3600)
 """Seconds by which the clock is set."""
+
+
+FEED_FAULTS = (
+    "silent", "heartbeats", "restart", "garbage", *OPERATORS, "loss", "duplicates", "reordered", "repeats",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,27 @@ class Fault:
         if world.node.is_up:
             world.node.kill(self.amount)
 
+    def _begin_power(self, world: World) -> None:
+        if world.node.is_up:
+            world.node.kill(self.amount)
+            world.model.torn(world.disk.tear())
+            world.statistics.skip()
+
+    # The disk.
+
+    def _begin_disk(self, world: World) -> None:
+        path = world.node.statistics
+        size = path.stat().st_size if path.exists() else 0
+        world.disk.fill(size + int(self.amount) if self.amount else 0)
+
+    def _end_disk(self, world: World) -> None:
+        world.disk.free()
+
+    def _begin_rename(self, world: World) -> None:
+        path = world.node.statistics
+        if path.exists():
+            path.rename(f"{path}-{int(world.scheduler.now)}")
+
     # The feed.
 
     def _begin_feed(self, world: World) -> None:
@@ -92,6 +119,8 @@ class Fault:
             feed.close()
         elif self.target == "garbage":
             feed.send_garbage()
+        elif self.target == "repeats":
+            feed.send_again()
         elif self.target in OPERATORS:
             feed.silent_operator = self.target
         else:
@@ -106,6 +135,14 @@ class Fault:
         world.zeromq.loss = world.zeromq.duplicates = world.zeromq.reordered = 0.0
         if feed.publisher is None:
             feed.open()
+
+    def _begin_gtfs(self, world: World) -> None:
+        assert world.gtfs is not None
+        world.gtfs.mode = self.target
+
+    def _end_gtfs(self, world: World) -> None:
+        assert world.gtfs is not None
+        world.gtfs.mode = ""
 
     def _begin_planning(self, world: World) -> None:
         assert world.feed is not None
@@ -122,7 +159,10 @@ def make_faults(random: Random, world: World) -> list[Fault]:
     faults = []
     at = 60.0
     if world.feed is not None:
-        faults.append(Fault(random.uniform(1, 60), 0.0, "planning"))
+        first, last = (1, 60) if world.gtfs is None else (300, 1500)
+        faults.append(Fault(random.uniform(first, last), 0.0, "planning"))
+    if world.gtfs is not None and random.random() < 0.5:
+        faults.append(Fault(0.0, random.uniform(30, 400), "gtfs", random.choice(gtfs.MODES)))
     has_steps = world.seed % 4 == 0 or world.seed % 7 == 3  # mostly without a feed, whose rules do not apply then
     while True:
         at += random.uniform(5, 100)
@@ -133,9 +173,7 @@ def make_faults(random: Random, world: World) -> list[Fault]:
         if has_steps and choice < 0.12:
             faults.append(Fault(at, 0.0, "clock", amount=random.choice(STEPS)))
         elif choice < 0.3 and world.feed is not None:
-            kind = random.choice(
-                ("silent", "heartbeats", "restart", "garbage", "LIN", "KUST", "loss", "duplicates", "reordered")
-            )
+            kind = random.choice(FEED_FAULTS)
             long = random.choice((1, 1, 4, 8))
             faults.append(Fault(at, seconds * long, "feed", kind, random.choice((0.1, 0.3))))
             at += seconds * (long - 1) * random.random()
@@ -153,5 +191,11 @@ def make_faults(random: Random, world: World) -> list[Fault]:
             faults.append(Fault(at, 0.0, "cut", amount=random.random()))
         elif choice < 0.91:
             faults.append(Fault(at, 0.0, "terminate", amount=random.uniform(1, 20)))
-        elif choice < 0.94:
+        elif choice < 0.93:
             faults.append(Fault(at, 0.0, "kill", amount=random.uniform(0, 20)))
+        elif choice < 0.945:
+            faults.append(Fault(at, 0.0, "power", amount=random.uniform(0, 20)))
+        elif choice < 0.97:
+            faults.append(Fault(at, seconds, "disk", amount=random.choice((0, random.randrange(3000)))))
+        elif choice < 0.985:
+            faults.append(Fault(at, 0.0, "rename"))

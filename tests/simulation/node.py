@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,8 @@ class Node:
         )
         reactor.offset = self.offset
         event_listeners._random = Random(f"{world.seed}/{self.epoch}/retry")
+        reactor.on_process = world.processed
+        os.environ["CACHE_DIRECTORY"] = str(self.directory / "cache")
         options = tap.Options()
         options.parseOptions(["--config", str(self.directory / "govi-cache.toml")])
         self.service = tap.makeService(options, reactor)

@@ -17,10 +17,13 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from tests.simulation import oracles
+from tests.simulation.disk import Disk
 from tests.simulation.faults import Fault, make_faults
-from tests.simulation.feed import ADDRESS, STOPS, FeedWorld, Model
+from tests.simulation.feed import ADDRESS, LINES, LIVE_LINES, STOPS, FeedWorld, Model
 from tests.simulation.feed_oracles import FEED_ORACLES
 from tests.simulation.gateway import ZONE, Answer, Gateway, Question
+from tests.simulation.gtfs import URL, GtfsServer
+from tests.simulation.http_oracles import HTTP_ORACLES
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
 from tests.simulation.scheduler import Scheduler
@@ -47,6 +50,11 @@ CYCLE = 1800.0
 QUIET = 60.0
 """Seconds of a quiet time: all deadlines pass in it."""
 STEP_MEMORY = 3.0
+TIGHT = (
+    "[cache]", "entries = 6", "flights = 4",
+    "[feed.passtimes]", "passes = 60", "messages = 4", "stops = 8", "[feed.cache]", "bytes = 30000",
+)  # fmt: skip
+"""Settings of a tight world."""
 
 BEGINNINGS = (
     "2026-03-10 08:00", "2026-06-05 23:20", "2026-03-29 00:40", "2026-10-25 01:10", "2028-02-28 23:15",
@@ -98,7 +106,6 @@ class World:
         self.sessions: dict[Session, None] = {}
         self.steps: list[float] = []
         """When the clock was set (steady time)."""
-        self.disk_was_full = False
         self.log_was_lossy = False
         self.killed_epochs: set[int] = set()
         self.browsers: list[Browser] = []
@@ -110,13 +117,18 @@ class World:
             self.zeromq.on_read = feed.received
         self._directory = tempfile.TemporaryDirectory(prefix="govi-simulation-")
         self.node = Node(self, "10.0.0.1", Path(self._directory.name))
+        self.disk = Disk(self.node.directory, Random(f"{seed}/disk"))
+        self.is_tight = seed % 5 == 2
+        """Whether all tables are smaller than what happens in the world."""
+        self.gtfs = GtfsServer(self, Random(f"{seed}/gtfs")) if seed % 4 in (1, 3) else None
         modules = ["kv55", "arriva"] if seed % 3 else ["kv55"]
         self.gateways = {
             module: Gateway(self, module, f"10.0.1.{n}", self.node, 8090 + n, Random(f"{seed}/gateway/{module}"))
             for n, module in enumerate(modules, 1)
         }
         self.statistics = oracles.Statistics(self)
-        others = [make(self) for make in (*oracles.ORACLES, *FEED_ORACLES) if make is not oracles.Statistics]
+        classes = (*oracles.ORACLES, *HTTP_ORACLES, *FEED_ORACLES)
+        others = [make(self) for make in classes if make is not oracles.Statistics]
         self.oracles: list[oracles.Oracle] = [self.statistics, *others]
         self.faults = make_faults(Random(f"{seed}/faults"), self)
         self.selected = list(range(len(self.faults))) if faults is None else faults
@@ -142,9 +154,13 @@ class World:
                 f'callback = "tcp:{gateway.callback_port}"', 'allow = ["10.0.1.0/24"]',
             ]  # fmt: skip
         if self.feed is not None:
-            lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]', 'gtfs = ""']
+            lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]']
+            lines.append(f'gtfs = "{URL if self.gtfs is not None else ""}"')
+        if self.is_tight:
+            lines += TIGHT
         lines += [
-            "[statistics]", f'file = "{self.node.statistics}"', "[snapshot]", f'file = "{self.node.snapshot}"',
+            "[statistics]", f'file = "{self.node.statistics}"', f"rotate = {oracles.ROTATE_BYTES}", "keep = 100",
+            "[snapshot]", f'file = "{self.node.snapshot}"',
             "[admin]", 'listen = "tcp:8081"', 'hosts = ["departures.example"]',
         ]  # fmt: skip
         (self.node.directory / "govi-cache.toml").write_text("\n".join(lines) + "\n")
@@ -180,6 +196,7 @@ class World:
         """End the process, and free everything."""
         violation = self.violation
         self.is_over = True
+        self.disk.free()
         self.ended_at = self.scheduler.now
         if self.node.service is not None:
             if self.node.is_up:
@@ -202,6 +219,7 @@ class World:
         self.event("quiet", "begins")
         for gateway in self.gateways.values():
             gateway.set_mode("")
+        self.disk.free()
         if self.node.service is None:
             self.node.start()
         for user in self.users:
@@ -292,17 +310,24 @@ class World:
             oracle.acknowledged(gateway, answer, *arguments)
 
     def stopped(self, node: Node) -> None:
-        """A process has ended in good order; what it has sent has arrived."""
+        """A process has ended in good order; what it has sent has arrived. On a full disk it could save nothing."""
+        if self.disk.is_full:
+            self.model.killed(self.scheduler.now)
         for oracle in self.oracles:
-            oracle.stopped(node, True)
+            oracle.stopped(node, not self.disk.is_full)
 
     def killed(self, node: Node) -> None:
         for oracle in self.oracles:
             oracle.stopped(node, False)
-        # The snapshot may be a minute old: wait until the feed has repeated everything.
-        self.model.unsettled_until = self.scheduler.now + 150
-        self.model.killed_at = self.scheduler.now
+        self.model.killed(self.scheduler.now)
         self.killed_epochs.add(node.epoch)
+
+    def processed(self, arguments: list[str], status: int) -> None:
+        """A child process has run: the compiler of GTFS files."""
+        source, target = Path(arguments[4]), Path(arguments[7])
+        self.event("process", f"{arguments[5]} {status} {target.exists()}")
+        if self.gtfs is not None and target.exists():
+            self.gtfs.compiled(source.read_bytes())
 
     def _accepted(self, sock: Socket) -> None:
         user = self._by_host.get(sock.remote[0])
@@ -339,7 +364,9 @@ class World:
         )
 
     def plain_body(self, exchange: Exchange) -> bytes:
-        """Return the body of a response without its content coding."""
+        """Return the body of a response without its content coding; of a 304, the body that the client has."""
+        if exchange.status == 304 and exchange.known is not None:
+            exchange = exchange.known
         assert exchange.response is not None
         body = exchange.response.body
         return gzip.decompress(body) if exchange.header("content-encoding") == "gzip" else body
@@ -362,9 +389,15 @@ class World:
         code, another = random.sample(STOPS, 2)
         forms = (
             f"/live/{code}", f"/live/{code}", f"/board/{code}", f"/tpc/{code}", f"/tpc/{code},{another}",
-            f"/siri/{code}", f"/board/{code}", f"/live/{code},{another}?limit=3",
+            f"/siri/stop-monitoring.json?MonitoringRef={code}", f"/board/{code}", f"/live/{code},{another}?limit=3",
+            f"/tpc/{code}/departures", f"/line/{self._line_code(random)}", f"/line/{self._line_code(random)}/actuals",
+            f"/siri/stop-monitoring.json?MonitoringRef={another}",
         )  # fmt: skip
         return [random.choice(forms[:3]), *random.sample(forms, 2)]
+
+    def _line_code(self, random: Random) -> str:
+        line = random.choice(LIVE_LINES)
+        return f"{LINES[line]}_{line}_1"
 
     @property
     def digest(self) -> str:
