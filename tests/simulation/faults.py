@@ -20,7 +20,7 @@ STEPS = (-7200, -3600, -3600, -90, -2, 2, 60, 3600)
 
 
 FEED_FAULTS = (
-    "silent", "heartbeats", "restart", "garbage", *OPERATORS, "loss", "duplicates", "reordered", "repeats",
+    "silent", "heartbeats", "restart", "garbage", *OPERATORS, "loss", "duplicates", "reordered", "repeats", "dead",
 )  # fmt: skip
 
 
@@ -119,6 +119,8 @@ class Fault:
             feed.close()
         elif self.target == "garbage":
             feed.send_garbage()
+        elif self.target == "dead" and feed.publisher is not None:
+            feed.publisher.forget()
         elif self.target == "repeats":
             feed.send_again()
         elif self.target in OPERATORS:

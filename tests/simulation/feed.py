@@ -372,6 +372,9 @@ class FeedWorld:
         at = int(self.now)
         if any(row.at >= at - 1 for row in journey.calls.values()):
             return
+        if choice < 0.27:
+            journey.calls.clear()  # it is not repeated any more, and nobody says why
+            return
         if choice < 0.8:
             change = random.choice((-60, 20, 60, 120, 240))
             for order, row in journey.calls.items():

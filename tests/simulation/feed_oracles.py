@@ -57,7 +57,7 @@ class FeedOracle(Oracle):
             keys.add(row.key)
             places.append(moments(row.day, row.expected)[0])
             heard, silence = now - model.heard[row.key], now - model.operators[row.owner]
-            if not self.agrees(shown, row, is_named):
+            if not self.agrees(shown, row, is_named, settled):
                 self.found(f"{what}: has {shown}, and the feed {row}, heard {heard:.1f} s ago")
             if silence > STALE + 2 and (shown.is_live or "planned" not in shown.states):
                 self.found(f"{what}: has {shown}, though {row.owner} is silent for {silence:.0f} s")
@@ -83,15 +83,15 @@ class FeedOracle(Oracle):
             if shown.journey is None or (shown.journey == row.journey and shown.day == row.day)
         ]
 
-    def agrees(self, shown: Shown, row: Row, is_named: bool) -> bool:
+    def agrees(self, shown: Shown, row: Row, is_named: bool, settled: float) -> bool:
         """Return whether what a document says of a row is true."""
         if shown.expected is not None and not overlap(shown.expected, moments(row.day, row.expected)):
             return False
         names = [DESTINATIONS[row.line], *(() if is_named else (f"D{row.line}", "unknown", ""))]
-        return bool(shown.states & self.states(row)) and shown.destination in (None, *names)
+        return bool(shown.states & self.states(row, settled)) and shown.destination in (None, *names)
 
-    def states(self, row: Row) -> set[str]:
-        """Return the states that a row may have now."""
+    def states(self, row: Row, settled: float) -> set[str]:
+        """Return the states that a row may have now, or had so many seconds ago."""
         model, world = self.world.model, self.world
         if row.status in ("CANCEL", "PASSED"):
             return {"cancelled"} if row.status == "CANCEL" else {"passed"}
@@ -99,9 +99,9 @@ class FeedOracle(Oracle):
         state = "on_time" if not late else "late" if late > 0 else "early"
         states = {"planned" if row.status == "PLANNED" else state}
         age, silence = self.now - model.heard[row.key], self.now - model.operators[row.owner]
-        if age > REPEATED or silence > FRESH:
+        if age > REPEATED or silence > FRESH or age < settled:
             states |= {"unknown", "last_known"}
-        if age > STALE + 15 and world.feed_is_healthy(120):  # outages are no part of the age of a row
+        if age > STALE + 15 and world.feed_is_healthy(age):  # outages are no part of the age of a row
             states -= {"on_time", "late", "early"}
         return states
 
@@ -230,4 +230,19 @@ class Streams(FeedOracle):
                     self.check(f"{browser.name} {browser.path}", document, HORIZONS["board"], self.DELAY)
 
 
-FEED_ORACLES = (LiveDocuments, FeedAges, Streams)
+class Feeds(FeedOracle):
+    """A process receives the feed again soon after the feed is well, however it was lost."""
+
+    DELAY = 150.0
+    """A minute of silence, a pause before the next attempt, and a cycle of the feed."""
+
+    def tick(self) -> None:
+        world, now = self.world, self.now
+        if world.feed is None or not world.node.is_up or world.steps or not now % 30 < 1:
+            return
+        began = max(world.feed.healthy_since, world.node.started_at, world.begin)
+        if now - began > self.DELAY and now - world.model.last > self.DELAY:
+            self.found(f"nothing received for {now - world.model.last:.0f} s, though the feed is well")
+
+
+FEED_ORACLES = (Feeds, LiveDocuments, FeedAges, Streams)

@@ -73,6 +73,10 @@ class Fields(Oracle):
             self.found(f"{exchange}: {exchange.status} without Cache-Control")
         if exchange.status >= 400 and control not in (None, "no-store"):
             self.found(f"{exchange}: {exchange.status} with Cache-Control: {control}")
+        if exchange.status == 503 and not exchange.header("retry-after"):
+            self.found(f"{exchange}: 503 without Retry-After")
+        if exchange.header("access-control-allow-origin") != "*":
+            self.found(f"{exchange}: no site may read it")
         if not world.steps:
             date = parsedate_to_datetime(exchange.header("date") or "").timestamp()
             assert exchange.ended_at is not None

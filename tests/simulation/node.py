@@ -33,6 +33,7 @@ class Node:
         self.service: Any = None
         self.offset = 0.0
         self.is_stopping = False
+        self.stopping_at = 0.0
         self.pause = 0.0
         self.started_at = 0.0
         self.statistics = directory / "statistics.jsonl"
@@ -81,6 +82,7 @@ class Node:
         """Send SIGTERM: the services stop, and then the process ends. Another one starts after a pause."""
         self.pause = max(pause, 2 * ARRIVAL_SECONDS)
         self.is_stopping = True
+        self.stopping_at = self.world.scheduler.now
         self.world.event("SIGTERM", self.host)
         epoch = self.epoch
         stopped = self.service.stopService()

@@ -357,6 +357,8 @@ class Statistics(Oracle):
         super().__init__(world)
         self.files: list[Any] = []
         """The files of the log, open, so that their names may change: the newest last."""
+        self.renamed_at: float | None = None
+        """Since when there is no file of its name."""
         self.lines: dict[str, list[dict[str, Any]]] = {}
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """By module, status and cache result, since the process was started."""
@@ -389,11 +391,16 @@ class Statistics(Oracle):
         data = b"".join(file.read() for file in self.files)
         path = self.world.node.statistics
         if path.exists():
+            self.renamed_at = None
             if not self.files or not os.path.samestat(os.fstat(self.files[-1].fileno()), path.stat()):
                 self.files = [*self.files[-1:], path.open("rb")]
                 data += self.files[-1].read()
             if path.stat().st_size > ROTATE_BYTES + (1 << 16):
                 self.found(f"the log has {path.stat().st_size} bytes")
+        elif self.files:
+            self.renamed_at = self.renamed_at or self.now
+            if data and self.now - self.renamed_at > 3:
+                self.found("lines are written to a file that was renamed")
         return data.splitlines()
 
     def skip(self) -> None:
@@ -416,6 +423,8 @@ class Statistics(Oracle):
             self.found(f"phases out of order: {request}")
         if not self.world.steps and not all(0 <= time <= 13_600 for time in phases.values()):
             self.found(f"phases too long: {request}")
+        if request["cache"] in ("miss", "joined") and request["status"] == 200 and "wait" not in phases:
+            self.found(f"no time of waiting: {request}")
         if request["cache"] == "hit" and request["status"] == 200 and phases.get("wait", 0) > 1:
             self.found(f"a hit that has waited: {request}")
 
@@ -518,6 +527,9 @@ class Health(Oracle):
         if exchange.path != "/ready" or exchange.user is not self.world.operator:
             return
         world, now = self.world, self.now
+        stopping_at = world.node.stopping_at
+        if world.node.is_stopping and exchange.sent_at > stopping_at + SLACK and exchange.status == 200:
+            self.found(f"/ready is 200, {exchange.sent_at - stopping_at:.1f} s after SIGTERM")
         if not world.node.is_up or now - world.node.started_at < 60 or world.step_slack(now - 60):
             return
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in ("closed", "refuse", "error")]

@@ -101,6 +101,8 @@ class Session:
         self.on_open: Callable[[], object] = lambda: None
         self.on_end: Callable[[], object] = lambda: None
         self.is_streaming = False
+        self.is_kept_open = False
+        """Whether the user does not end its side when the server ends the connection."""
         self.received = 0
         self.stops_at: int | None = None
         """The number of received bytes at which the user hangs up."""
@@ -186,6 +188,19 @@ class Session:
             first.was_cut = first.is_alone and self.world.scheduler.now - first.sent_at > 1
         if self.is_streaming and self.pending and self.wire.end == "eof":
             self.reader.end()
+        if self.is_kept_open and self.wire.end == "eof":
+            self.world.scheduler.after(LINGER_SECONDS + 1.0, self._check_reset)
+        else:
+            self.close()
+
+    def _check_reset(self) -> None:
+        """The server does not wait for ever for the other end of a connection that it has ended."""
+        if (
+            not self.wire.sock.was_reset
+            and not self.wire.closed
+            and not self.world.step_slack(self.world.scheduler.now)
+        ):
+            self.world.found("deadlines", f"{self.user.name} keeps a connection open that the server has ended")
         self.close()
 
     def close(self, abort: bool = False) -> None:
@@ -456,6 +471,7 @@ class Hostile(User):
             b"GET /events/1 HTTP/1.1\r\nHost: x\r\nLast-Event-ID: \xff\r\n\r\n",
         )  # fmt: skip
         session.wire.send(random.choice(heads))
+        session.is_kept_open = random.random() < 0.3
         self.world.scheduler.after(random.random() * 20, session.close, random.random() < 0.5)
 
 
