@@ -19,6 +19,8 @@ STEPS = (-7200, -3600, -3600, -90, -2, 2, 60, 3600)
 """Seconds by which the clock is set."""
 
 
+CALM = 140.0
+"""Seconds in which nothing goes wrong, after which everything must be well."""
 FEED_FAULTS = (
     "silent", "heartbeats", "restart", "garbage", *OPERATORS, "loss", "duplicates", "reordered", "repeats", "dead",
 )  # fmt: skip
@@ -159,13 +161,13 @@ class Fault:
 def make_faults(random: Random, world: World) -> list[Fault]:
     """Return the faults of a world."""
     faults = []
-    at = 60.0
+    at = CALM
     if world.feed is not None:
         first, last = (1, 60) if world.gtfs is None else (300, 1500)
         faults.append(Fault(random.uniform(first, last), 0.0, "planning"))
     if world.gtfs is not None and random.random() < 0.5:
         faults.append(Fault(0.0, random.uniform(30, 400), "gtfs", random.choice(gtfs.MODES)))
-    has_steps = world.seed % 4 == 0 or world.seed % 7 == 3  # mostly without a feed, whose rules do not apply then
+    has_steps = world.seed % 4 == 0 or world.seed % 11 == 9  # mostly without a feed, whose rules do not apply then
     while True:
         at += random.uniform(5, 100)
         if at > 3600 * world.hours - 150:

@@ -30,6 +30,8 @@ FORGER = "10.0.9.9"
 LATE = 300.0
 """Seconds after which an answer is unsolicited."""
 
+BAD = ("closed", "refuse", "error")
+"""Modes in which no board can be served."""
 UNREACHABLE = ("refuse", "error", "reset", "closed", "silent", "early")
 """Modes in which questions are not accepted, or not in time."""
 
@@ -114,7 +116,7 @@ class Gateway:
             self._listening = None
         self.was_asked = False
         self.healthy_since = inf if mode else self.world.scheduler.now
-        self.bad_since = self.world.scheduler.now if mode else inf
+        self.bad_since = inf if mode not in BAD else min(self.bad_since, self.world.scheduler.now)
 
     def open(self) -> None:
         self._listening = listening = ListeningSocket(self.world.network, self.host)

@@ -14,7 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from tests.simulation.gateway import DEADLINE, LATE, UNREACHABLE, Answer, Gateway, Question
+from tests.simulation.gateway import BAD, DEADLINE, LATE, UNREACHABLE, Answer, Gateway, Question
 from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Session, User
 
 if TYPE_CHECKING:
@@ -532,7 +532,7 @@ class Health(Oracle):
             self.found(f"/ready is 200, {exchange.sent_at - stopping_at:.1f} s after SIGTERM")
         if not world.node.is_up or now - world.node.started_at < 60 or world.step_slack(now - 60):
             return
-        bad = [gateway for gateway in world.gateways.values() if gateway.mode in ("closed", "refuse", "error")]
+        bad = [gateway for gateway in world.gateways.values() if gateway.mode in BAD]
         if exchange.status == 200:
             for gateway in bad:
                 is_known = gateway.was_asked or gateway.mode == "closed"

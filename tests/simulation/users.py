@@ -486,10 +486,10 @@ class LiveDisplay(Display):
 class Operator(User):
     """A load balancer and a monitoring system: asks /ready and /health, and scrapes /metrics."""
 
-    interval = (5.0, 15.0)
+    interval = (3.0, 10.0)
 
     def use(self) -> None:
-        self.ask(self.random.choice(("/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))
+        self.ask(self.random.choice(("/ready", "/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))
 
     def ask(self, path: str, then: Callable[[Exchange], object] | None = None) -> None:
         session = Session(self, 8081)
