@@ -21,9 +21,8 @@ STEPS = (-7200, -3600, -3600, -90, -2, 2, 60, 3600)
 
 CALM = 140.0
 """Seconds in which nothing goes wrong, after which everything must be well."""
-FEED_FAULTS = (
-    "silent", "heartbeats", "restart", "garbage", *OPERATORS, "loss", "duplicates", "reordered", "repeats", "dead",
-)  # fmt: skip
+NETWORK_FAULTS = ("loss", "duplicates", "reordered")
+FEED_FAULTS = (*OPERATORS, "silent", "heartbeats", "restart", "garbage", "repeats", "dead", *NETWORK_FAULTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,32 +111,28 @@ class Fault:
     def _begin_feed(self, world: World) -> None:
         feed = world.feed
         assert feed is not None
+        feed.faults.append(self.target)
         feed.healthy_since = inf
-        if self.target == "silent":
-            feed.is_silent = True
-        elif self.target == "heartbeats":
-            feed.heartbeats_only = True
-        elif self.target == "restart":
+        if self.target == "restart":
             feed.close()
         elif self.target == "garbage":
             feed.send_garbage()
-        elif self.target == "dead" and feed.publisher is not None:
-            feed.publisher.forget()
+        elif self.target == "dead":
+            feed.die()
         elif self.target == "repeats":
             feed.send_again()
-        elif self.target in OPERATORS:
-            feed.silent_operator = self.target
-        else:
+        elif self.target in NETWORK_FAULTS:
             setattr(world.zeromq, self.target, self.amount)
 
     def _end_feed(self, world: World) -> None:
         feed = world.feed
         assert feed is not None
-        feed.is_silent = feed.heartbeats_only = False
-        feed.silent_operator = ""
-        feed.healthy_since = world.scheduler.now
-        world.zeromq.loss = world.zeromq.duplicates = world.zeromq.reordered = 0.0
-        if feed.publisher is None:
+        feed.faults.remove(self.target)
+        if not feed.faults:
+            feed.healthy_since = world.scheduler.now
+        if self.target in NETWORK_FAULTS and self.target not in feed.faults:
+            setattr(world.zeromq, self.target, 0.0)
+        if self.target == "restart" and feed.publisher is None:
             feed.open()
 
     def _begin_gtfs(self, world: World) -> None:
@@ -178,7 +173,7 @@ def make_faults(random: Random, world: World) -> list[Fault]:
             faults.append(Fault(at, 0.0, "clock", amount=random.choice(STEPS)))
         elif choice < 0.3 and world.feed is not None:
             kind = random.choice(FEED_FAULTS)
-            long = random.choice((1, 1, 4, 8))
+            long = random.choice((1, 8, 12) if kind in OPERATORS else (1, 1, 4, 8))
             faults.append(Fault(at, seconds * long, "feed", kind, random.choice((0.1, 0.3))))
             at += seconds * (long - 1) * random.random()
         elif choice < 0.65:

@@ -273,9 +273,8 @@ class FeedWorld:
         self.world = world
         self.random = random
         self.publisher: PublisherSocket | None = None
-        self.is_silent = False
-        self.silent_operator = ""
-        self.heartbeats_only = False
+        self.faults: list[str] = []
+        """What is wrong with it now: see faults.FEED_FAULTS."""
         self.healthy_since = world.scheduler.now
         self.journeys: dict[tuple[date, str, int], Journey] = {}
         self.messages: dict[str, Message] = {}
@@ -302,6 +301,11 @@ class FeedWorld:
         if self.publisher is not None:
             self.publisher.close()
             self.publisher = None
+
+    def die(self) -> None:
+        """Lose the subscribers without a word."""
+        if self.publisher is not None:
+            self.publisher.forget()
 
     # The day.
 
@@ -408,14 +412,14 @@ class FeedWorld:
 
     def _heartbeat(self) -> None:
         self.world.scheduler.after(10.0, self._heartbeat)
-        if not self.is_silent and self.publisher is not None:
+        if "silent" not in self.faults and self.publisher is not None:
             self.publisher.send_multipart([b"/GOVI/KV8heartbeat"])
             self.publisher.send_multipart([b"/GOVI/KV7heartbeat"])
 
     # Publishing.
 
     def publish(self, owner: str, content: list[Any]) -> None:
-        if not content or owner == self.silent_operator:
+        if not content or owner in self.faults:
             return
         self.n_rows += len(content)
         text = rows.passtimes(*[row.fields() for row in content], published=self._stamp(self.now))
@@ -472,7 +476,7 @@ class FeedWorld:
         return datetime.fromtimestamp(int(moment), ZONE).isoformat()
 
     def send(self, envelope: str, text: bytes, content: list[Any]) -> None:
-        if self.is_silent or self.publisher is None or self.heartbeats_only:
+        if self.publisher is None or "silent" in self.faults or "heartbeats" in self.faults:
             return
         data = gzip.compress(text, 1, mtime=0)
         self.sent[data] = envelope.encode(), content, self.now
