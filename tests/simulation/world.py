@@ -118,7 +118,7 @@ class World:
         self._directory = tempfile.TemporaryDirectory(prefix="govi-simulation-")
         self.node = Node(self, "10.0.0.1", Path(self._directory.name))
         self.disk = Disk(self.node.directory, Random(f"{seed}/disk"))
-        self.is_tight = seed % 5 == 2
+        self.is_tight = seed % 6 == 5
         """Whether all tables are smaller than what happens in the world."""
         self.gtfs = GtfsServer(self, Random(f"{seed}/gtfs")) if seed % 4 in (1, 3) else None
         modules = ["kv55", "arriva"] if seed % 3 else ["kv55"]
