@@ -160,7 +160,7 @@ def make_faults(random: Random, world: World) -> list[Fault]:
     if world.feed is not None:
         first, last = (1, 60) if world.gtfs is None else (300, 1500)
         faults.append(Fault(random.uniform(first, last), 0.0, "planning"))
-    if world.gtfs is not None and random.random() < 0.5:
+    if world.gtfs is not None and world.seed % 4 == 3:
         faults.append(Fault(0.0, random.uniform(30, 400), "gtfs", random.choice(gtfs.MODES)))
     has_steps = world.seed % 4 == 0 or world.seed % 11 == 9  # mostly without a feed, whose rules do not apply then
     while True:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.simulation import documents
 from tests.simulation.documents import HORIZONS, Document, Shown
-from tests.simulation.feed import DESTINATIONS, LINES, NAMES, ROUTES, Planned, Row, moments
+from tests.simulation.feed import DESTINATIONS, LINES, NAMES, ROUTES, Row, moments
 from tests.simulation.oracles import Oracle
 from tests.simulation.users import Exchange
 
@@ -34,8 +34,9 @@ class FeedOracle(Oracle):
 
     def is_relevant(self) -> bool:
         world = self.world
-        is_settled = self.now > world.model.unsettled_until
-        return world.feed is not None and is_settled and not world.steps and not world.is_tight
+        if world.feed is None or world.steps or world.is_tight or self.now < world.model.unsettled_until:
+            return False
+        return not world.skips_an_hour(self.now)
 
     def check(self, what: str, document: Document, horizon: float | None, settled: float) -> None:
         """Compare a document of a stop. horizon: for which it must be complete, None if it need not be."""
@@ -47,23 +48,27 @@ class FeedOracle(Oracle):
         is_named = model.is_named(now)
         for shown in document.shown:
             rows = self.rows_of(shown)
-            row = next((row for row in rows if row.code == code), None)
-            if row is None:
-                keys.update(planned.key for planned in self.check_planned(what, code, shown, rows, is_named, settled))
+            new = [row for row in rows if row.code == code and row.key not in keys]
+            row = next((row for row in new if self.agrees(shown, row, is_named, settled)), None)
+            planned = self.planned_keys(code, shown, keys)
+            if row is None and (planned or not new):
+                self.check_planned(what, code, shown, rows, planned, is_named, settled)
+                keys.update(planned[:1])
                 places.append(shown.target[0])
                 continue
-            if row.key in keys:
-                self.found(f"{what}: has {shown} twice")
+            row = row or new[0]
             keys.add(row.key)
             places.append(moments(row.day, row.expected)[0])
+            if model.heard[row.key] < model.killed_at:
+                continue  # it may have been lost
             heard, silence = now - model.heard[row.key], now - model.operators[row.owner]
             if not self.agrees(shown, row, is_named, settled):
                 self.found(f"{what}: has {shown}, and the feed {row}, heard {heard:.1f} s ago")
-            if silence > STALE + 2 and (shown.is_live or "planned" not in shown.states):
+            if silence > STALE + 2 + settled and (shown.is_live or "planned" not in shown.states):
                 self.found(f"{what}: has {shown}, though {row.owner} is silent for {silence:.0f} s")
         if places != sorted(places) and not document.is_by_journey and not self.world.is_clock_change(now):
             self.found(f"{what}: is out of order: {document.shown}")
-        if horizon is not None:
+        if horizon is not None and not self.world.is_clock_change(now):
             if document.is_by_journey:
                 journeys = {key[:4] for key in keys}
                 keys.update(key for key in model.rows if key[:4] in journeys)
@@ -105,27 +110,33 @@ class FeedOracle(Oracle):
             states -= {"on_time", "late", "early"}
         return states
 
+    def planned_keys(self, code: str, shown: Shown, keys: set[Any]) -> list[Any]:
+        """Return the keys of the planned departures that one may be. keys: of those that were shown before it."""
+        model = self.world.model
+        return [
+            planned.key
+            for moment in shown.target
+            for planned in model.planned_at.get((code, shown.line[-2:], moment), ())
+            if planned.key not in keys
+            and (planned.key not in model.rows or model.heard[planned.key] < model.killed_at)
+            and (shown.journey is None or (shown.journey, shown.day) == (planned.journey, planned.day))
+        ]
+
     def check_planned(
-        self, what: str, code: str, shown: Shown, rows: list[Row], is_named: bool, settled: float
-    ) -> list[Planned]:
-        """A departure without a row is in a timetable, says so, and has no row elsewhere: return it."""
+        self, what: str, code: str, shown: Shown, rows: list[Row], planned: list[Any], is_named: bool, settled: float
+    ) -> None:
+        """A departure without a row is in a timetable, says so, and has no row elsewhere."""
         model = self.world.model
         if "planned" not in shown.states or shown.is_live:
             self.found(f"{what}: has {shown}, which the feed has not sent for {code}")
-        found = [
-            planned
-            for moment in shown.target
-            for planned in model.planned_at.get((code, shown.line[-2:], moment), ())
-            if shown.journey is None or (shown.journey, shown.day) == (planned.journey, planned.day)
-        ]
-        if not found:
-            self.found(f"{what}: has {shown}, which no timetable has for {code}")
         for row in rows:
             # GTFS does not have the order of KV8: a row at a stop of its own line is taken for the call there.
-            is_elsewhere = is_named or row.code not in ROUTES[row.line]
-            if is_elsewhere and self.now - model.changed[row.code] > settled:
+            if row.code == code or (row.code in ROUTES[row.line] and not is_named):
+                return
+            if self.now - model.changed[row.code] > settled and model.heard[row.key] > model.killed_at:
                 self.found(f"{what}: has {shown} as planned, though it has moved: {row}")
-        return found
+        if not planned and not rows:
+            self.found(f"{what}: has {shown}, which no timetable has for {code}")
 
     def check_complete(self, what: str, code: str, keys: set[Any], horizon: float) -> None:
         """All rows and planned departures of a stop are shown, except at the edges of what is shown."""

@@ -291,7 +291,7 @@ class Boards(Oracle):
 
     def check_error(self, gateway: Gateway, key: tuple[str, str], exchange: Exchange) -> None:
         assert exchange.response is not None
-        if self.world.step_slack(exchange.sent_at - 15) or self.world.is_tight:
+        if self.world.step_slack(exchange.sent_at - 15) or self.world.is_tight or exchange.user.books.is_unclean:
             return
         newest = self.newest.get(key)
         if (

@@ -170,8 +170,9 @@ class _Process:
 
     def signalProcess(self, name: str) -> None:
         assert name == "KILL"
-        self._arguments = ["false"]
-        self._reactor.scheduler.after(0, self._reactor._unless_crashed, self._run, (), {})
+        self.pid = None
+        reason = ProcessTerminated(signal=9)
+        self._reactor.scheduler.after(0, self._reactor._unless_crashed, self._end, (reason,), {})
 
 
 @implementer(IHostnameResolver)

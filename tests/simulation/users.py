@@ -195,8 +195,10 @@ class Session:
 
     def _check_reset(self) -> None:
         """The server does not wait for ever for the other end of a connection that it has ended."""
+        peer = self.wire.sock.peer
         if (
-            not self.wire.sock.was_reset
+            peer is not None
+            and not peer.closed
             and not self.wire.closed
             and not self.world.step_slack(self.world.scheduler.now)
         ):
@@ -486,7 +488,7 @@ class LiveDisplay(Display):
 class Operator(User):
     """A load balancer and a monitoring system: asks /ready and /health, and scrapes /metrics."""
 
-    interval = (3.0, 10.0)
+    interval = (5.0, 14.0)
 
     def use(self) -> None:
         self.ask(self.random.choice(("/ready", "/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))

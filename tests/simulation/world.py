@@ -57,8 +57,8 @@ TIGHT = (
 """Settings of a tight world."""
 
 BEGINNINGS = (
-    "2026-03-10 08:00", "2026-06-05 23:20", "2026-03-29 00:40", "2026-10-25 01:10", "2028-02-28 23:15",
-    "2026-12-31 23:30", "2026-07-01 16:30",
+    "2026-03-10 08:00", "2026-06-05 23:20", "2026-07-01 16:30", "2026-10-25 01:10", "2028-02-28 23:15",
+    "2026-12-31 23:30", "2026-03-29 00:40",
 )  # fmt: skip
 """Local times at which worlds begin: a morning, midnights, both changes of the clocks, a leap day."""
 
@@ -363,6 +363,13 @@ class World:
             datetime.fromtimestamp(time + hours * 3600, ZONE).utcoffset() != local.utcoffset() for hours in (-3, 3)
         )
 
+    def skips_an_hour(self, time: float) -> bool:
+        """Return whether an hour is skipped within a few hours of a time: journeys an hour apart then coincide."""
+        before, after = (datetime.fromtimestamp(time + hours * 3600, ZONE).utcoffset() for hours in (-3, 3))
+        assert before is not None
+        assert after is not None
+        return before < after
+
     def plain_body(self, exchange: Exchange) -> bytes:
         """Return the body of a response without its content coding; of a 304, the body that the client has."""
         if exchange.status == 304 and exchange.known is not None:
@@ -387,17 +394,14 @@ class World:
 
     def feed_paths(self, random: Random) -> list[str]:
         code, another = random.sample(STOPS, 2)
+        line = random.choice(LIVE_LINES)
+        siri = "/siri/stop-monitoring.json?MonitoringRef="
         forms = (
             f"/live/{code}", f"/live/{code}", f"/board/{code}", f"/tpc/{code}", f"/tpc/{code},{another}",
-            f"/siri/stop-monitoring.json?MonitoringRef={code}", f"/board/{code}", f"/live/{code},{another}?limit=3",
-            f"/tpc/{code}/departures", f"/line/{self._line_code(random)}", f"/line/{self._line_code(random)}/actuals",
-            f"/siri/stop-monitoring.json?MonitoringRef={another}",
+            f"{siri}{code}", f"{siri}{another}", f"/board/{code}", f"/live/{code},{another}?limit=3",
+            f"/tpc/{code}/departures", f"/line/{LINES[line]}_{line}_1{random.choice(('', '/actuals'))}",
         )  # fmt: skip
         return [random.choice(forms[:3]), *random.sample(forms, 2)]
-
-    def _line_code(self, random: Random) -> str:
-        line = random.choice(LIVE_LINES)
-        return f"{LINES[line]}_{line}_1"
 
     @property
     def digest(self) -> str:
