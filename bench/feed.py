@@ -46,11 +46,8 @@ HEADWAY_SECONDS = 360
 STOPS_PER_LINE = 20
 OPERATORS = 10
 
-PLANNING_ROWS = 2500
-"""Planned passtimes of a message."""
-
-PLANNING_INTERVAL = 0.57
-"""Seconds between two messages of planning: the capture has 53,011 rows in 12 s."""
+PLANNING_RATE = 53_011 / 12
+"""Planned passtimes per second, as in the capture. Its messages have one line each, of 12 to 109 stops."""
 
 Message = tuple[str, bytes]
 """Envelope and content."""
@@ -73,7 +70,7 @@ def operator_of(stop: int) -> str:
 
 def planning_seconds(rows: int) -> float:
     """Return how long it takes to send so many planned passtimes."""
-    return rows / PLANNING_ROWS * PLANNING_INTERVAL
+    return rows / PLANNING_RATE
 
 
 class Passtimes:
@@ -136,23 +133,26 @@ class Passtimes:
             tables = [*stop_tables(operator, codes), *line_tables(operator, [f"{line_of(first)}"])]
             yield f"/GOVI/KV7planning/{operator}", gzip.compress(kv7_message(operator, now, tables))
 
-    def planning(self, rows: int, now: float) -> list[Message]:
-        """Return KV7 of one operator: its calendar from tomorrow on, and so many planned passtimes."""
-        operator, level, planned = "NIGHT", "77", []
+    def planning(self, rows: int, now: float) -> list[tuple[Message, float]]:
+        """Return KV7 of one operator: its calendar from tomorrow on, and so many planned passtimes, line by line.
+
+        With each message, the seconds until the next one.
+        """
+        operator, level = "NIGHT", "77"
         calendar = calendar_tables(operator, level, self._date + timedelta(1), 7)
-        messages = [("/GOVI/KV7calendar/NIGHT", gzip.compress(kv7_message(operator, now, calendar)))]
-        for n in range(rows):
-            journey, stop = divmod(n, self._stops)
-            order = 1 + stop % STOPS_PER_LINE
-            when = write_time(5 * 3600 + journey * 600 + order * 60)
-            stop_type = journey_stop_type(order, STOPS_PER_LINE)
-            line = f"{line_of(stop)}"
-            planned.append(planned_row(operator, level, line, 1 + journey, order, stop_code(stop), when, stop_type))
-            if len(planned) == PLANNING_ROWS or n + 1 == rows:
-                lines = sorted({row[2] for row in planned})
-                tables = [*line_tables(operator, lines), planned_table(planned)]
-                messages.append(("/GOVI/KV7planning/NIGHT", gzip.compress(kv7_message(operator, now, tables))))
-                planned = []
+        messages = [(("/GOVI/KV7calendar/NIGHT", gzip.compress(kv7_message(operator, now, calendar))), 0.0)]
+        for first in range(0, self._stops, STOPS_PER_LINE):
+            line, planned = f"{line_of(first)}", []
+            for n in range(rows * STOPS_PER_LINE // self._stops):
+                journey, index = divmod(n, STOPS_PER_LINE)
+                order = 1 + index
+                when = write_time(5 * 3600 + journey * 600 + order * 60)
+                stop_type = journey_stop_type(order, STOPS_PER_LINE)
+                code = stop_code(first + index)
+                planned.append(planned_row(operator, level, line, 1 + journey, order, code, when, stop_type))
+            tables = [*line_tables(operator, [line]), planned_table(planned)]
+            message = "/GOVI/KV7planning/NIGHT", gzip.compress(kv7_message(operator, now, tables))
+            messages.append((message, planning_seconds(len(planned))))
         return messages
 
     def groups(self) -> Iterator[list[int]]:
@@ -220,7 +220,7 @@ def main() -> None:
         publisher.publish(passtimes.message(group, time.time()), len(group) / (20 * options.rate))
         time.sleep(max(0.0, publisher.due - time.monotonic()))
     print("all passtimes sent", flush=True)
-    unsent: Iterator[Message] = iter(())
+    unsent: Iterator[tuple[Message, float]] = iter(())
     next_planning = float("inf")
     while True:
         for group in passtimes.groups():
@@ -231,13 +231,13 @@ def main() -> None:
                         return
                     unsent, next_planning = iter(planning), 0.0
             if time.monotonic() > next_planning:
-                next_planning = time.monotonic() + PLANNING_INTERVAL
                 planned = next(unsent, None)
                 if planned is None:
                     next_planning = float("inf")
                     print("planning sent", flush=True)
                 else:
-                    publisher.publish(planned, 0.0)
+                    next_planning = time.monotonic() + planned[1]
+                    publisher.publish(planned[0], 0.0)
 
 
 if __name__ == "__main__":

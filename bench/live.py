@@ -45,6 +45,9 @@ FORMS: dict[str, tuple[str, str, bytes]] = {
 SHORT_FORMS = ("/kv55", "/board HTML")
 """The forms of short measurements, and of those of other servers."""
 
+WARM_UP_SECONDS = 2
+"""How long a load runs before it is measured: what changed during the other load has been requested then."""
+
 MIN_DEPARTURES = 5
 """Departures in a complete body; each form shows its own horizon of the 20 in two hours."""
 
@@ -132,10 +135,9 @@ def random_stops(report: Report, folder: Path, options: Options) -> None:
                 loads = options.requests(form, stops), options.requests(form, 1)
                 results[form] = random, _ = Rounds(), Rounds()
                 request_each(options.port, loads[0])  # what has changed while other forms were loaded
-                for load in loads:
-                    load.wrk(fed.server, 1)  # warm up
                 for _ in range(options.rounds):
                     for rounds, load in zip(results[form], loads, strict=True):
+                        load.wrk(fed.server, WARM_UP_SECONDS)
                         rounds.loads.append(load.wrk(fed.server, options.seconds))
                 request_each(options.port, loads[0])  # its header section is not that of wrk
                 latencies = open_loop(options.port, loads[0], random.rate / 2, options.seconds * options.rounds)
@@ -213,19 +215,22 @@ def peers(report: Report, folder: Path, options: Options) -> None:
 
 
 def held(report: Report, folder: Path, options: Options) -> None:
-    """Measure an open loop at half of saturation while connections are held and planning is loaded."""
+    """Measure an open loop at half of saturation, while connections are held and planning is loaded."""
     stops, form = options.stops[0], options.forms[0]
     idle, n_streams = (200, 50) if options.is_quick else (2000, 500)
     duration = planning_seconds(options.planning) + 2
     requests = options.requests(form, stops)
     with fed_server(folder, options.port, stops, options.rate, options.changed, options.planning) as fed:
         request_each(options.port, requests)
-        rounds = Rounds([requests.wrk(fed.server, options.seconds) for _ in range(options.rounds)])
-        rate = rounds.rate / 2
         rows = []
         paths = [f"/events/{stop_code(stop)}" for stop in range(n_streams)]
         with held_connections(options.port, requests.paths[0], idle, paths) as streams:
+            requests.wrk(fed.server, WARM_UP_SECONDS)
+            rate = Rounds([requests.wrk(fed.server, options.seconds) for _ in range(options.rounds)]).rate / 2
             for is_loading, title in enumerate(("without planning", "while planning is loaded")):
+                request_each(
+                    options.port, requests
+                )  # what changed since, and header sections other than those of wrk
                 before, events, start = fed.metrics(), streams.events, time.monotonic()
                 if is_loading:
                     fed.start_planning()

@@ -1,9 +1,6 @@
 """Displays of the live feed's departures, with names from KV7."""
 
 from collections.abc import Generator, Iterable
-from functools import partial
-
-from msgspec import structs
 
 from govi_server.departures.colors import read_color
 from govi_server.departures.display import (
@@ -17,7 +14,7 @@ from govi_server.departures.display import (
     row_state,
     stop_state,
 )
-from govi_server.departures.fragments import STEP_PARTS, make_part
+from govi_server.departures.fragments import STEP_PARTS
 from govi_server.departures.similar_codes import MAX_SIMILAR, similar_codes
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE, reliability
@@ -46,13 +43,16 @@ def stop_display(
             yield
             continue
         reliable = reliability(entry.passtime, outdated)
-        row, was_stored = make_part(entry.fragments, f"row {reliable}", partial(_row, feed, entry.passtime, reliable))
-        if not was_stored or n % STEP_PARTS == 0:
+        stored = entry.row
+        if stored is None or stored[0] != reliable:
+            stored = entry.row = reliable, _row(feed, entry, reliable)
             yield
-        if row:
-            # A stored row does not refer to the fragments that contain it: such a cycle would never be freed.
-            rows.append(structs.replace(row[0], fragments=entry.fragments))
-            if row[0].state != "planned":
+        elif n % STEP_PARTS == 0:
+            yield
+        row = stored[1]
+        if row is not None:
+            rows.append(row)
+            if row.state != "planned":
                 live.append(entry.passtime)
     texts = (clean(dict(message.fields).get("MessageContent")) for message in departures.messages)
     is_stale = freshness == "stale"
@@ -86,17 +86,18 @@ def _similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
     )
 
 
-def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[DisplayRow, ...]:
-    """Return the row of a passtime; none if it has departed, or only arrives."""
+def _row(feed: Feed, entry: JoinedPasstime, reliable: Reliability) -> DisplayRow | None:
+    """Return the row of a passtime; None if it has departed, or only arrives."""
+    passtime = entry.passtime
     planned, reported = passtime.target_departure, passtime.expected_departure
     expected = reported if reported is not None else passtime.expected
     state = row_state(passtime.trip_stop_status, planned, reported, reliable)
     if state is None or not passtime.is_departure:
-        return ()
+        return None
     timetable = feed.timetable
     line = timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
     color, text_color = (line.color, line.text_color) if line is not None else (None, None)
-    row = DisplayRow(
+    return DisplayRow(
         clean(timetable.public_number(passtime)),
         clean(timetable.destination(passtime)),
         expected if planned is None else planned,
@@ -110,5 +111,5 @@ def _row(feed: Feed, passtime: Passtime, reliable: Reliability) -> tuple[Display
         passtime.data_owner_code,
         journey=passtime.journey,
         provenance=passtime.provenance,
+        fragments=entry.fragments,
     )
-    return (row,)

@@ -7,8 +7,8 @@ from sys import intern
 
 from msgspec import Struct, structs
 
-from govi_server.departures.display import Reliability
-from govi_server.departures.fragments import Fragments
+from govi_server.departures.display import DisplayRow, Reliability
+from govi_server.departures.fragments import OBJECT_BYTES, Fragments
 from govi_server.departures.times import HOUR
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_columns import parse_passtime
@@ -66,6 +66,9 @@ class JoinedPasstime(Struct, gc=False, eq=False):
     """The key of the planned passtime that completes it, which differs from its own if that is from GTFS."""
     unreliable: "JoinedPasstime | None" = None
     """The same passtime while KV8 does not repeat it, if that was displayed."""
+    row: tuple[Reliability, DisplayRow | None] | None = None
+    """Its latest row on a display, which shares its fragments, and the reliability that it shows; no row if it is not
+    displayed. None until it is requested."""
 
     @property
     def journey(self) -> str:
@@ -92,7 +95,7 @@ class JoinedPasstime(Struct, gc=False, eq=False):
         ):
             passtime = structs.replace(self.passtime, reliability=reliability, last_heard=last_heard)
             unreliable = self.unreliable = structs.replace(
-                self, passtime=passtime, fragments=Fragments({}), unreliable=None
+                self, passtime=passtime, fragments=Fragments({}), unreliable=None, row=None
             )
         return unreliable
 
@@ -127,7 +130,7 @@ class JoinedStop:
     @property
     def size(self) -> int:
         """The memory that it needs in bytes, about."""
-        fragments = sum([entry.fragments.size for entry in self.passtimes])
+        fragments = sum([entry.fragments.size + OBJECT_BYTES * (entry.row is not None) for entry in self.passtimes])
         unreliable = [entry.unreliable for entry in self.passtimes if entry.unreliable is not None]
         copies = sum([PASSTIME_BYTES + entry.fragments.size for entry in unreliable])
         return STOP_BYTES + PASSTIME_BYTES * len(self.passtimes) + fragments + copies

@@ -49,7 +49,7 @@ class Selection:
         if entry.passtime.trip_stop_status == "CANCEL" or not all(status == "CANCEL" for status in live):
             return entry
         passtime = structs.replace(entry.passtime, trip_stop_status="CANCEL")
-        return structs.replace(entry, passtime=passtime, fragments=Fragments({}))
+        return structs.replace(entry, passtime=passtime, fragments=Fragments({}), row=None)
 
     def _live_calls(self, entry: JoinedPasstime, codes: Collection[str]) -> list[str]:
         """Return the TripStopStatuses of the journey's later calls at these stops in KV8."""

@@ -237,7 +237,7 @@ def _mode(mode: Mode | None, lang: str) -> str:
         return ""
     return (
         f'<span class="unseen">{escape(TEXTS[lang][f"mode_{mode}"])} </span>'
-        f'<svg class="mode" viewBox="0 0 24 24" focusable="false" aria-hidden="true"><path d="{_ICONS[mode]}"/></svg>'
+        f'<svg class="mode" viewBox="0 0 24 24" aria-hidden="true"><path d="{_ICONS[mode]}"/></svg>'
     )
 
 
@@ -254,7 +254,7 @@ def _badge(row: DisplayRow | JourneyDisplay) -> str:
     plain = "" if row.color else " plain"
     return (
         f'<span class="unseen">{escape(row.line)}</span>'
-        f'<svg class="badge{plain}" viewBox="0 0 {width} {_BADGE_HEIGHT}" focusable="false" aria-hidden="true">'
+        f'<svg class="badge{plain}" viewBox="0 0 {width} {_BADGE_HEIGHT}" aria-hidden="true">'
         f'<rect width="{width}" height="{_BADGE_HEIGHT}" rx="6"{background}/>'
         f'<text x="50%" y="24" text-anchor="middle"{text}>{escape(row.line)}</text></svg>'
     )
