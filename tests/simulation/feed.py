@@ -39,6 +39,7 @@ STOPS = [f"3000{n:04}" for n in range(1, 11)]
 ROUTES = {line: [STOPS[(3 * n + 2 * i) % len(STOPS)] for i in range(4)] for n, line in enumerate(LINES)}
 NAMES = {code: f"Halte {code[-2:]}" for code in STOPS}
 DESTINATIONS = {line: f"Eindpunt {line}" for line in LINES}
+GTFS_DESTINATIONS = {line: f"Halte achter {line}" for line in LINES}
 
 
 def starts(line: str) -> Iterator[tuple[int, int]]:

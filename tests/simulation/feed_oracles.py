@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.simulation import documents
 from tests.simulation.documents import HORIZONS, Document, Shown
-from tests.simulation.feed import DESTINATIONS, LINES, NAMES, ROUTES, Row, moments
+from tests.simulation.feed import DESTINATIONS, GTFS_DESTINATIONS, GTFS_LINE, LINES, NAMES, ROUTES, Row, moments
 from tests.simulation.oracles import Oracle
 from tests.simulation.users import Exchange
 
@@ -54,6 +54,8 @@ class FeedOracle(Oracle):
             if row is None and (planned or not new):
                 self.check_planned(what, code, shown, rows, planned, is_named, settled)
                 keys.update(planned[:1])
+                if planned and not self.is_called(shown, planned[0][2], is_named):
+                    self.found(f"{what}: has {shown}, of line {planned[0][2]}")
                 places.append(shown.target[0])
                 continue
             row = row or new[0]
@@ -75,7 +77,7 @@ class FeedOracle(Oracle):
             self.check_complete(what, code, keys, horizon)
         if document.messages is not None and document.is_known:
             self.check_messages(what, code, document.messages)
-        if document.name is not None and is_named and not document.name.endswith(NAMES[code]):
+        if document.name is not None and is_named and document.name != f"Dorp, {NAMES[code]}":
             self.found(f"{what}: {code} is called {document.name!r}, and not {NAMES[code]!r}")
 
     def rows_of(self, shown: Shown) -> list[Row]:
@@ -92,8 +94,17 @@ class FeedOracle(Oracle):
         """Return whether what a document says of a row is true."""
         if shown.expected is not None and not overlap(shown.expected, moments(row.day, row.expected)):
             return False
-        names = [DESTINATIONS[row.line], *(() if is_named else (f"D{row.line}", "unknown", ""))]
-        return bool(shown.states & self.states(row, settled)) and shown.destination in (None, *names)
+        return bool(shown.states & self.states(row, settled)) and self.is_called(shown, row.line, is_named)
+
+    def is_called(self, shown: Shown, line: str, is_named: bool) -> bool:
+        """Return whether a departure has the names of its line: those of KV7, before it those of GTFS, or codes."""
+        names, numbers = [DESTINATIONS[line]], [line[-2:]]
+        if line == GTFS_LINE:
+            names = [GTFS_DESTINATIONS[line]]
+        elif not is_named:
+            names += [GTFS_DESTINATIONS[line], f"D{line}", "unknown", ""]
+            numbers.append(line)
+        return shown.destination in (None, *names) and shown.public in (None, *numbers)
 
     def states(self, row: Row, settled: float) -> set[str]:
         """Return the states that a row may have now, or had so many seconds ago."""

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.planning.files import call, dates, tables, zipped
-from tests.simulation.feed import DESTINATIONS, LEG, LEVELS, LINES, NAMES, ROUTES, clock, starts
+from tests.simulation.feed import GTFS_DESTINATIONS, LEG, LEVELS, LINES, NAMES, ROUTES, clock, starts
 from tests.simulation.gateway import ZONE
 from tests.simulation.http_client import Message, Reader, Wire
 from tests.simulation.network import ListeningSocket
@@ -31,11 +31,13 @@ def make_file(day: date, lines: list[str]) -> bytes:
     for line in lines:
         for number, start in starts(line):
             trip = f"{LINES[line]}|{line}|{LEVELS[line]}|{number}|0"
-            trips.append({"route_id": line, "service_id": "1", "trip_id": trip, "trip_headsign": DESTINATIONS[line]})
+            trips.append(
+                {"route_id": line, "service_id": "1", "trip_id": trip, "trip_headsign": GTFS_DESTINATIONS[line]}
+            )
             calls += [call(trip, code, clock(start + LEG * n), n) for n, code in enumerate(ROUTES[line])]
     return zipped(
         tables(
-            stops=[{"stop_id": code, "stop_name": f"Dorp, {name}"} for code, name in NAMES.items()],
+            stops=[{"stop_id": code, "stop_name": f"Dorp, oude {name}"} for code, name in NAMES.items()],
             routes=[
                 {"route_id": line, "agency_id": LINES[line], "route_short_name": line[-2:], "route_long_name": line}
                 for line in lines

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
 
-from tests.simulation.oracles import Oracle
+from tests.simulation.oracles import FRESH, Oracle
 from tests.simulation.users import Exchange
 
+MAX_AGE = 10
+"""Seconds for which the remaining minutes of a board allow."""
 BOARDS = ("kv55", "arriva", "live", "tpc", "siri", "board", "line", "journey")
 """Modules whose responses depend on Accept-Encoding, and say how long they may be stored."""
 
@@ -73,6 +76,9 @@ class Fields(Oracle):
             self.found(f"{exchange}: {exchange.status} without Cache-Control")
         if exchange.status >= 400 and control not in (None, "no-store"):
             self.found(f"{exchange}: {exchange.status} with Cache-Control: {control}")
+        limit = FRESH if exchange.module in world.gateways else MAX_AGE
+        if (match := re.search(r"max-age=(\d+)", control or "")) and int(match[1]) > limit:
+            self.found(f"{exchange}: may be stored for {match[1]} s")
         if exchange.status == 503 and not exchange.header("retry-after"):
             self.found(f"{exchange}: 503 without Retry-After")
         if exchange.header("access-control-allow-origin") != "*":

@@ -258,6 +258,9 @@ class Boards(Oracle):
         if not youngest - 1.01 <= age <= oldest + 0.01 or age > STALE:
             self.found(f"{exchange}: Age is {age}, though the board is {youngest:.1f} to {oldest:.1f} s old")
         status = exchange.header("cache-status") or ""
+        ttl = re.search(r"ttl=(-?\d+)", status)
+        if ttl and abs(int(ttl[1]) + age - FRESH) > 1:
+            self.found(f"{exchange}: Age is {age}, and Cache-Status {status}")
         is_stale = "fwd=stale" in status or (exchange.response is not None and age > FRESH)
         if not is_stale or self.world.is_tight:
             self.last_stale.pop(key, None)
