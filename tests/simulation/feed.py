@@ -435,7 +435,8 @@ class FeedWorld:
             start = self._stamp(self.now - 600)
             fields = {"MessageContent": message.text, "MessageTimeStamp": stamp, "MessageStartTime": start}
             text = rows.general_message(key | fields, published=stamp)
-        self.send("/GOVI/KV8generalmessages/LIN", text, [message])
+        if "LIN" not in self.faults:
+            self.send("/GOVI/KV8generalmessages/LIN", text, [message])
 
     def publish_planning(self) -> None:
         """Publish the planning and the calendar of these days, as at night."""

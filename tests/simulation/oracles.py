@@ -190,7 +190,8 @@ class Boards(Oracle):
             self.world.scheduler.after(1.0, self.check_waiters, key, sent, epoch)
 
     def is_tainted(self, key: tuple[str, str]) -> bool:
-        return self.now - self.tainted.get(key, -LATE) < LATE
+        # After a step of the clock, late answers seem unsolicited, or of the question that is under way.
+        return self.now - self.tainted.get(key, -LATE) < LATE or self.world.stepped_since(self.now - LATE)
 
     def check_waiters(self, key: tuple[str, str], sent: float, epoch: int) -> None:
         """All who waited when an answer was sent have it a second after it was acknowledged."""
@@ -360,6 +361,8 @@ class Statistics(Oracle):
         super().__init__(world)
         self.files: list[Any] = []
         """The files of the log, open, so that their names may change: the newest last."""
+        self.rest = b""
+        """The beginning of a line that is not written yet."""
         self.renamed_at: float | None = None
         """Since when there is no file of its name."""
         self.lines: dict[str, list[dict[str, Any]]] = {}
@@ -391,25 +394,28 @@ class Statistics(Oracle):
 
     def new_lines(self) -> list[bytes]:
         """Return the lines that were written since the last call, also to a file that was renamed since."""
-        data = b"".join(file.read() for file in self.files)
+        data = self.rest + b"".join(file.read() for file in self.files)
         path = self.world.node.statistics
         if path.exists():
             self.renamed_at = None
             if not self.files or not os.path.samestat(os.fstat(self.files[-1].fileno()), path.stat()):
                 self.files = [*self.files[-1:], path.open("rb")]
-                data += self.files[-1].read()
+                data += b"\n" + self.files[-1].read()
             if path.stat().st_size > ROTATE_BYTES + (1 << 16):
                 self.found(f"the log has {path.stat().st_size} bytes")
         elif self.files:
             self.renamed_at = self.renamed_at or self.now
-            if data and self.now - self.renamed_at > 3:
+            if len(data) > len(self.rest) and self.now - self.renamed_at > 3:
                 self.found("lines are written to a file that was renamed")
-        return data.splitlines()
+        *lines, self.rest = data.split(b"\n")
+        return [line for line in lines if line]
 
     def skip(self) -> None:
-        """Continue at the ends of the files, which were cut off."""
+        """Continue at the last lines of the files, which were cut off."""
         for file in self.files:
-            file.seek(0, os.SEEK_END)
+            file.seek(0)
+            file.seek(file.read().rfind(b"\n") + 1)
+        self.rest = b""
 
     def tick(self) -> None:
         self.read()
