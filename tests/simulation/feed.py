@@ -169,7 +169,7 @@ class Model:
     _parts: dict[str, set[bool]] = field(default_factory=dict)
     """Which parts of KV7 were received of each line: journeys (False), days (True)."""
     _days: dict[str, tuple[date, ...]] = field(default_factory=dict)
-    _known: set[Planned] = field(default_factory=set)
+    _known: set[object] = field(default_factory=set)
     last: float = -1e9
     first: float | None = None
     unsettled_until: float = -1e9
@@ -217,12 +217,15 @@ class Model:
     def plan(self, source: str, line: str, days: Iterable[date], now: float) -> None:
         """Add the timetable of a line."""
         self.timetables.setdefault((source, line), now)
+        if (source, line, *days) in self._known:
+            return
+        self._known.add((source, line, *days))
         for day in days:
             for number, start in starts(line):
                 for order, code in enumerate(ROUTES[line]):
                     planned = Planned(source, day, line, number, order, code, start + LEG * order)
                     if planned in self._known:
-                        continue
+                        continue  # it is of the next file, too
                     self._known.add(planned)
                     both = moments(day, planned.target)
                     self.planned.setdefault(code, []).append((both[0], planned))
