@@ -394,7 +394,8 @@ class Statistics(Oracle):
 
     def new_lines(self) -> list[bytes]:
         """Return the lines that were written since the last call, also to a file that was renamed since."""
-        data = self.rest + b"".join(file.read() for file in self.files)
+        data = b"".join(file.read() + b"\n" for file in self.files[:-1]) + self.rest
+        data += b"".join(file.read() for file in self.files[-1:])
         path = self.world.node.statistics
         if path.exists():
             self.renamed_at = None
@@ -405,7 +406,7 @@ class Statistics(Oracle):
                 self.found(f"the log has {path.stat().st_size} bytes")
         elif self.files:
             self.renamed_at = self.renamed_at or self.now
-            if len(data) > len(self.rest) and self.now - self.renamed_at > 3:
+            if len(data) > len(self.rest) + 1 and self.now - self.renamed_at > 3:
                 self.found("lines are written to a file that was renamed")
         *lines, self.rest = data.split(b"\n")
         return [line for line in lines if line]

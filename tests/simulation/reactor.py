@@ -12,7 +12,6 @@ from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDo
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHostnameResolver,
-    IProcessTransport,
     IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorThreads,
@@ -139,7 +138,6 @@ class _ThreadPool:
             on_result(True, result)
 
 
-@implementer(IProcessTransport)
 class _Process:
     """A child process: it runs, as a real one, when it ends, and no time of this world passes meanwhile."""
 
