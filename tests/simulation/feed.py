@@ -235,7 +235,14 @@ class Model:
             departures.sort(key=lambda departure: departure[0])
 
     def is_sure(self, planned: Planned, now: float) -> bool:
-        """Return whether the process has a planned departure."""
+        """Return whether the process has a planned departure.
+
+        Of GTFS it does not take the lines that are missing in KV7, if that has half of an operator's lines.
+        """
+        owner = LINES[planned.line]
+        is_missing = ("kv7", planned.line) not in self.timetables
+        if planned.source == "gtfs" and is_missing and any(LINES[line] == owner for line in self._parts):
+            return False
         return now - self.timetables.get((planned.source, planned.line), now) > 5
 
     def is_named(self, now: float) -> bool:
@@ -249,7 +256,8 @@ class Model:
                 del self.timetables[key]
         if any(path.name == "snapshot" for path in paths):
             self.timetables = {key: at for key, at in self.timetables.items() if key[0] == "gtfs"}
-            self._parts.clear()
+            for parts in self._parts.values():
+                parts.clear()
 
     def killed(self, now: float) -> None:
         """The process has lost what it had received since its last snapshot; the feed repeats most of it."""
@@ -258,7 +266,7 @@ class Model:
         for key, received in list(self.timetables.items()):
             if key[0] == "kv7" and received > now - 70:
                 del self.timetables[key]
-                self._parts.pop(key[1], None)
+                self._parts[key[1]].clear()
 
     def forget(self, now: float) -> None:
         """Drop what is long over."""
