@@ -16,7 +16,7 @@ from tests.simulation.users import Exchange
 SETTLED = 1.5
 """Seconds after which a change is in every response."""
 FRESH, STALE = 60.0, 300.0
-SLOWEST = 165.0
+SLOWEST = 240.0
 """Seconds after which an operator is stale, however long its interval seemed while messages were lost."""
 REPEATED = 36.0
 """Seconds in which a row is repeated while the feed is well."""

@@ -248,7 +248,7 @@ class Gateway:
             self.node.epoch,
         )  # fmt: skip
         self.answers[serial] = answer
-        if kind in ("foreign", "broken"):  # may end any question for the stop
+        if kind in ("foreign", "broken") or question.epoch != self.node.epoch:  # may end any question for the stop
             for other in self.questions.get(stop, ()):
                 other.ended_at = other.ended_at or self.world.scheduler.now
         if asked:
