@@ -22,7 +22,17 @@ STEPS = (-7200, -3600, -3600, -90, -2, 2, 60, 3600)
 CALM = 140.0
 """Seconds in which nothing goes wrong, after which everything must be well."""
 NETWORK_FAULTS = ("loss", "duplicates", "reordered")
-FEED_FAULTS = (*OPERATORS, "silent", "heartbeats", "restart", "garbage", "repeats", "dead", *NETWORK_FAULTS)
+FEED_FAULTS = (
+    *OPERATORS,
+    "silent",
+    "heartbeats",
+    "restart",
+    "garbage",
+    "repeats",
+    "repeats",
+    "dead",
+    *NETWORK_FAULTS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +170,8 @@ def make_faults(random: Random, world: World) -> list[Fault]:
     if world.feed is not None:
         first, last = (1, 60) if world.gtfs is None else (300, 1500)
         faults.append(Fault(random.uniform(first, last), 0.0, "planning"))
+    if world.feed is not None and world.seed % 2 == 0:  # longer than the stale limit
+        faults.append(Fault(random.uniform(200, 1000), 450.0, "feed", random.choice(OPERATORS)))
     if world.gtfs is not None and world.seed % 4 == 3:
         faults.append(Fault(0.0, random.uniform(30, 400), "gtfs", random.choice(gtfs.MODES)))
     has_steps = world.seed % 4 == 0 or world.seed % 11 == 9  # mostly without a feed, whose rules do not apply then

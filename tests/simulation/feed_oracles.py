@@ -92,7 +92,9 @@ class FeedOracle(Oracle):
 
     def agrees(self, shown: Shown, row: Row, is_named: bool, settled: float) -> bool:
         """Return whether what a document says of a row is true."""
-        if shown.expected is not None and not overlap(shown.expected, moments(row.day, row.expected)):
+        first, second = moments(row.day, row.expected)
+        possible = (first, first) if self.now < first - settled else (first, second)  # in the repeated hour
+        if shown.expected is not None and not overlap(shown.expected, possible):
             return False
         return bool(shown.states & self.states(row, settled)) and self.is_called(shown, row.line, is_named)
 
