@@ -88,6 +88,8 @@ class PendingRequest:
     accepted: bool = False
     """Whether the gateway has acknowledged the request."""
     answered: bool = False
+    """Whether its own response has arrived, as far as the number tells."""
+    abandoned: bool = False
     error: str = ""
     """Why a callback that may have been for this request was unreadable."""
 
@@ -108,7 +110,8 @@ class PendingRequest:
             self.deadline = None
 
     def abandon(self) -> None:
-        """End the request without a result."""
+        """End the request without a result: its caller has the board from elsewhere."""
+        self.abandoned = True
         self.claim()
 
     def resolve(self, result: Board | NoBoard) -> None:
@@ -117,8 +120,12 @@ class PendingRequest:
 
 
 def _number(board: Board) -> str | None:
-    """Return the sequence number of the request that a callback says to respond to."""
-    return dict(board.envelope).get("SequenceNumber")
+    """Return the sequence number of the request that a callback says to respond to; None if it does not say that.
+
+    Some gateways always send 0 (docs/protocols.md, section 1.2).
+    """
+    number = dict(board.envelope).get("SequenceNumber")
+    return None if number == "0" else number
 
 
 def _fire(board: Deferred[Board] | None, result: Board | NoBoard) -> None:
@@ -165,9 +172,9 @@ class _SentRequests:
         return next((group[-1] for group in (by_number, pending, unanswered, requests) if group), None)
 
     def is_superseded(self, request: PendingRequest) -> bool:
-        """Return whether a later request for the same stop was answered."""
+        """Return whether a later request for the same stop was answered, here or on another node."""
         requests = self.by_code[request.code]
-        return any(later.answered for later in requests[requests.index(request) + 1 :])
+        return any(later.answered or later.abandoned for later in requests[requests.index(request) + 1 :])
 
 
 @dataclass(slots=True)
@@ -310,21 +317,23 @@ class Gateway(Service):
 
     def _deliver_board(self, board: Board, delivery: Delivery) -> None:
         """Match a board with a request."""
-        request = self._find(board.code, _number(board))
-        if request is None or (request.board is None and request.answered):
+        number = _number(board)
+        request = self._find(board.code, number)
+        is_others = request is not None and self._peers is not None and number not in (None, request.number)
+        if request is None or (request.board is None and (request.answered or is_others)):
             if delivery.peers is not None:  # which may have requested the board since then
                 delivery.unmatched.append(board)
             elif request is not None:
                 self._count_repeated(board, delivery)
             return
         delivery.is_matched = True
-        if request.board is not None:
-            request.answered = True
+        is_late = request.board is None
+        request.answered = not is_others
+        if not is_late:
             self._on_recovery()
             self._publish(request, "answered")
             delivery.results.append(partial(request.claim(), board))
         else:
-            request.answered = True
             self._publish(request, "late")
             seconds = round(self._since(request), 1)
             is_superseded = self._requests.is_superseded(request)
@@ -333,8 +342,8 @@ class Gateway(Service):
             self.incidents.add("late", text, gateway=self.description, code=board.code, seconds=seconds, use=use)
             if not is_superseded:
                 delivery.results.extend(partial(on_board, board) for on_board in self._listeners)
-            elif delivery.peers is not None:
-                delivery.unmatched.append(board)
+        if delivery.peers is not None and (is_late or is_others):  # nodes may use the same numbers
+            delivery.results.append(partial(delivery.peers.offer, board))
 
     def _count_repeated(self, board: Board, delivery: Delivery) -> None:
         delivery.is_matched = True

@@ -213,6 +213,8 @@ class SharedBoards:
         addresses = await self._engine.run(_REGISTER, (f"{self._keys}:nodes",), *arguments)
         if not isinstance(addresses, list):
             return []
+        if address:
+            self.status.recovered()  # the engine accepts writes
         return [address.decode("latin-1") for address in addresses if isinstance(address, bytes)]
 
     def _names(self, code: str) -> tuple[str, str]:

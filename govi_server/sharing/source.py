@@ -20,7 +20,7 @@ from govi_server.sharing.status import ShareResult
 class _Request:
     """A request for a board, which waits for the engine, for another node or for this node's source."""
 
-    __slots__ = ("asked", "claimed_at", "code", "has_waited", "is_alone", "is_new", "result", "started_at")
+    __slots__ = ("asked", "claimed_at", "code", "has_waited", "is_alone", "is_new", "started_at", "waiting")
 
     def __init__(self, code: str, now: float, is_new: bool) -> None:
         self.code = code
@@ -29,7 +29,8 @@ class _Request:
         """The time of the last claim."""
         self.is_new = is_new
         """Whether only a board that is newer than the request will do."""
-        self.result: Deferred[Board] = Deferred()
+        self.waiting: dict[Deferred[Board], float] = {}
+        """The results of the callers, each with the time from which its deadline counts."""
         self.asked: Deferred[Board] | None = None
         """The request to this node's source, if it was sent."""
         self.has_waited = False
@@ -44,7 +45,8 @@ class SharedSource(Service):
     A request that waits for another node claims the board again every RENEW_SECONDS, and whenever the engine reports
     that the other request has ended; so it takes over from a node that has died. Without the engine, and whenever it
     fails, each request goes to the source. fresh: the age in seconds up to which the engine's boards are used.
-    deadline: of a request, in seconds, above that of the source.
+    deadline: of a caller, in seconds, above that of the source. After a takeover the source may take longer: then it
+    keeps its request, and the node its claim, and later callers wait for it as well.
     """
 
     log = Logger()
@@ -64,7 +66,7 @@ class SharedSource(Service):
         self._runner = runner
         self._fresh = fresh
         self._deadline = deadline
-        self._requests: dict[str, list[_Request]] = {}
+        self._requests: dict[str, _Request] = {}
         self._renewal: IDelayedCall | None = None
         self._listeners: list[Callable[[Board], object]] = []
         boards.listen(self._on_end)
@@ -88,18 +90,23 @@ class SharedSource(Service):
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
-        for requests in self._requests.values():
-            for request in requests:
-                if request.asked is not None:
-                    self._boards.release(request.code, "unreachable")
+        for request in self._requests.values():
+            if request.asked is not None:
+                self._boards.release(request.code, "unreachable")
 
     def _start(self, code: str, is_new: bool) -> Deferred[Board]:
-        request = _Request(code, self._clock.seconds(), is_new)
-        self._requests.setdefault(code, []).append(request)
+        now = self._clock.seconds()
+        result: Deferred[Board] = Deferred()
+        request = self._requests.get(code)
+        if request is not None:
+            request.waiting[result] = now
+            return result
+        self._requests[code] = request = _Request(code, now, is_new)
+        request.waiting[result] = now
         self._claim(request)
         if self._renewal is None and self.running:
             self._renewal = self._clock.callLater(RENEW_SECONDS, self._renew)
-        return request.result
+        return result
 
     # The engine.
 
@@ -112,7 +119,8 @@ class SharedSource(Service):
 
     def _claimed(self, claim: Claim, request: _Request) -> None:
         if self._is_over(request):
-            if claim.state == "ask":
+            # If there is a later request, the claim is that of it as well.
+            if claim.state == "ask" and request.code not in self._requests:
                 self._boards.release(request.code, "unreachable")
         elif claim.board is not None:
             self._finish(request, claim.board)
@@ -135,14 +143,14 @@ class SharedSource(Service):
 
     def _on_end(self, code: str) -> None:
         """Claim a board whose request has ended on any node."""
-        for request in list(self._requests.get(code, ())):
-            if request.has_waited or request.asked is not None:
-                self._claim(request)
+        request = self._requests.get(code)
+        if request is not None and (request.has_waited or request.asked is not None):
+            self._claim(request)
 
     def _renew(self) -> None:
         """Claim the boards of all requests again, in steps, which renews the claims of this node."""
         self._renewal = None
-        steps = self._renew_in_steps([request for requests in self._requests.values() for request in requests])
+        steps = self._renew_in_steps(list(self._requests.values()))
         renewal = Deferred.fromCoroutine(self._runner.run(steps))
         renewal.addErrback(lambda failure: self.log.failure("Renewing claims failed", failure))
         renewal.addCallback(self._renewed)
@@ -156,14 +164,23 @@ class SharedSource(Service):
             now = self._clock.seconds()
             if self._is_over(request):
                 continue
-            request.started_at = min(request.started_at, now)  # the clock may be set back
-            if now - request.started_at >= self._deadline:
-                limit = f"no response within {self._deadline:g} s"
+            self._check_deadlines(request, now)
+            if not request.waiting and request.asked is None:
                 self._boards.release(request.code, "silent")
-                self._finish(request, SourceSilent(limit))
+                del self._requests[request.code]
             elif not 0 <= now - request.claimed_at < RENEW_SECONDS / 2:
                 self._claim(request)
             yield
+
+    def _check_deadlines(self, request: _Request, now: float) -> None:
+        """Fail the callers that have waited for too long."""
+        request.started_at = min(request.started_at, now)  # the clock may be set back
+        for result, started_at in list(request.waiting.items()):
+            request.waiting[result] = min(started_at, now)
+            if now - started_at >= self._deadline:
+                del request.waiting[result]
+                self._count(request)
+                result.errback(SourceSilent(f"no response within {self._deadline:g} s"))
 
     # The source.
 
@@ -180,8 +197,9 @@ class SharedSource(Service):
         if self._is_over(request):
             failure.trap(CancelledError, NoBoard)
             return
-        self._finish(request, failure)
+        # In this order, since a caller may request the board again.
         self._boards.release(request.code, _outcome(failure) if self.running else "unreachable")
+        self._finish(request, failure)
 
     def _on_late_board(self, board: Board) -> None:
         self._boards.store(board)
@@ -191,21 +209,25 @@ class SharedSource(Service):
     # The end of a request.
 
     def _is_over(self, request: _Request) -> bool:
-        return request not in self._requests.get(request.code, ())
+        return self._requests.get(request.code) is not request
 
     def _finish(self, request: _Request, result: Board | NoBoard | Failure) -> None:
         """End a request with a result."""
-        requests = self._requests[request.code]
-        requests.remove(request)
-        if not requests:
-            del self._requests[request.code]
-        self._boards.status.results[self._boards.module, _origin(request)] += 1
+        del self._requests[request.code]
         if request.asked is not None and not request.asked.called:
             request.asked.cancel()  # the response has arrived at another node
-        if isinstance(result, NoBoard):
-            request.result.errback(result)
-        else:
-            request.result.callback(result)
+        if isinstance(result, Board) and not request.waiting:
+            for on_board in self._listeners:
+                on_board(result)
+        for waiting in request.waiting:
+            self._count(request)
+            if isinstance(result, NoBoard):
+                waiting.errback(result)
+            else:
+                waiting.callback(result)
+
+    def _count(self, request: _Request) -> None:
+        self._boards.status.results[self._boards.module, _origin(request)] += 1
 
 
 def _origin(request: _Request) -> ShareResult:

@@ -910,14 +910,37 @@ class PeersTests(GatewayTestCase):
         self.assertResolved(board)
         self.assertEqual([board.code for board in self.peers.offered], ["1"])
 
-    def test_superseded_board_is_offered(self) -> None:
-        """A late board that this node does not need may be that of another node's request."""
+    def test_superseded_board(self) -> None:
+        """A late board is not stored if another node has received the response to a later request."""
         number = self.request_without_response()
         board = self.request()
-        self.assertIsNone(self.offer("unknown", CODE))
-        self.assertResolved(board)
-        delivery = self.gateway.deliver(callback(CODE, number=number))
+        board.addErrback(lambda failure: failure.trap(CancelledError))
+        board.cancel()
+        self.gateway.deliver(callback(CODE, number=number)).serve()
+        self.assertEqual(self.late, [])
+        self.assertEqual([board.code for board in self.peers.offered], [CODE])  # another node may wait for it
+
+    def test_response_to_another_nodes_request(self) -> None:
+        """A board whose number is that of another node's request is not late here; a pending request may use it."""
+        number = self.request_without_response()
+        delivery = self.gateway.deliver(callback(CODE, number="99"))
         self.assertEqual([board.code for board in delivery.unmatched], [CODE])
+        board = self.request()
+        self.gateway.deliver(callback(CODE, number="99")).serve()
+        self.assertResolved(board)
+        self.assertEqual([board.code for board in self.peers.offered], [CODE])
+        for late in (number, str(int(number) + 1)):  # the second one is superseded by nothing
+            self.gateway.deliver(callback(CODE, number=late)).serve()
+        self.assertEqual(len(self.late), 2)
+
+    def test_late_board_is_offered(self) -> None:
+        """A late board may be that of another node's request, with the same number or without any."""
+        number = self.request_without_response()
+        self.gateway.deliver(callback(CODE, number="0")).serve()
+        self.request_without_response()
+        self.gateway.deliver(callback(CODE, number=str(int(number) + 1))).serve()
+        self.assertEqual([board.code for board in self.late], [CODE] * 2)
+        self.assertEqual([board.code for board in self.peers.offered], [CODE] * 2)
 
     def test_callback_is_passed_on_once(self) -> None:
         """A callback that another node has passed on is not offered again."""

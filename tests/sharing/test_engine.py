@@ -160,12 +160,12 @@ class EngineTests(SynchronousTestCase):
             ({"server": "x\x1b", "version": "?", "role": "master"}, "x\\x1b ? is not supported"),
             ([1], "invalid reply to HELLO"),
         ]:
-            self.server.hello = hello  # type: ignore[assignment]
+            self.server.model.hello = hello  # type: ignore[assignment]
             self.start()
             self.pass_time(3)
             (line,) = self.lines()
             self.assertTrue(line.startswith(f"{UNAVAILABLE}(engine.example:6379: {reason}"), line)
-            self.server.hello = {"server": "valkey", "version": "8.0.1", "role": "master"}
+            self.server.model.hello = {"server": "valkey", "version": "8.0.1", "role": "master"}
             self.pass_time(RETRY_SECONDS + 0.5)
             (line,) = self.lines()
             self.assertIn("(valkey 8.0.1): available again after ", line)
@@ -174,7 +174,7 @@ class EngineTests(SynchronousTestCase):
     def test_scripts_are_loaded_when_the_engine_lacks_them(self) -> None:
         """A script that the engine does not know is sent; if that fails as well, the error is the result."""
         self.start()
-        self.server.error = b"OOM full"
+        self.server.model.error = "OOM full"
         result = self.engine.run(Script("return 1"), ("key",), 2)
         self.pass_time(0.2)
         self.assertEqual(str(self.failureResultOf(result, EngineError).value), "OOM full")
@@ -185,9 +185,9 @@ class EngineTests(SynchronousTestCase):
     def test_read_only_engine_is_left(self) -> None:
         """An engine that is no longer the master is disconnected."""
         self.start()
-        self.server.error = b"READONLY You can't write against a read only replica."
+        self.server.model.error = "READONLY You can't write against a read only replica."
         self.engine.run(Script("return 1"), ()).addErrback(lambda _: None)
-        self.server.hello["role"] = "replica"
+        self.server.model.hello["role"] = "replica"
         self.pass_time(0.5)
         self.assertEqual(self.server.connections, [])
         self.assertIn("READONLY", self.lines()[1])

@@ -10,10 +10,9 @@ from random import Random
 
 
 class Disk:
-    """The files of a node. is_full: whether nothing can be written."""
+    """The disk of all nodes. is_full: whether nothing can be written."""
 
-    def __init__(self, directory: Path, random: Random) -> None:
-        self.directory = directory
+    def __init__(self, random: Random) -> None:
         self.random = random
         self.is_full = False
         self.was_full = False
@@ -31,11 +30,11 @@ class Disk:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
-    def tear(self) -> list[Path]:
-        """Cut the ends of files off, as a loss of power may; return these files."""
+    def tear(self, directory: Path) -> list[Path]:
+        """Cut the ends of files of a node off, as a loss of power may; return these files."""
         torn = []
         self.was_full = True
-        for path in sorted(path for path in self.directory.rglob("*") if path.is_file() and path.suffix != ".toml"):
+        for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".toml"):
             if self.random.random() < 0.5:
                 size = path.stat().st_size
                 lost = self.random.randrange(size // 2 + 1) if path.suffix != ".jsonl" else self.random.randrange(300)

@@ -12,6 +12,7 @@ from tests.simulation.feed import OPERATORS
 from tests.simulation.gateway import MODES
 
 if TYPE_CHECKING:
+    from tests.simulation.node import Node
     from tests.simulation.world import World
 
 
@@ -88,18 +89,44 @@ class Fault:
     # The process.
 
     def _begin_terminate(self, world: World) -> None:
-        if world.node.is_up:
-            world.node.terminate(self.amount)
+        self._terminate(self._node(world), self.amount)
 
     def _begin_kill(self, world: World) -> None:
-        if world.node.is_up:
-            world.node.kill(self.amount)
+        self._kill(self._node(world), self.amount)
+
+    def _begin_terminate_asker(self, world: World) -> None:
+        """Stop the node that sends the next question, soon after it."""
+        world.ambushes.append(lambda node: world.scheduler.after(self.amount / 2, self._terminate, node, 5.0))
+
+    def _begin_kill_asker(self, world: World) -> None:
+        world.ambushes.append(lambda node: world.scheduler.after(self.amount / 2, self._kill, node, 5.0))
+
+    def _node(self, world: World) -> Node:
+        return world.node_of(self.target) or world.node
+
+    def _terminate(self, node: Node, pause: float) -> None:
+        if node.is_up:
+            node.terminate(pause)
+
+    def _kill(self, node: Node, pause: float) -> None:
+        if node.is_up:
+            node.kill(pause)
+
+    # The engine of several nodes.
+
+    def _begin_engine(self, world: World) -> None:
+        assert world.engines is not None
+        world.engines.begin(self.target, self.amount)
+
+    def _end_engine(self, world: World) -> None:
+        assert world.engines is not None
+        world.engines.end(self.target)
 
     def _begin_power(self, world: World) -> None:
         if world.node.is_up:
             world.node.kill(self.amount)
-            world.model.torn(world.disk.tear())
-            world.statistics.skip()
+            world.model.torn(world.disk.tear(world.node.directory))
+            world.statistics[world.node].skip()
 
     # The disk.
 
@@ -160,7 +187,7 @@ class Fault:
     # The clock.
 
     def _begin_clock(self, world: World) -> None:
-        world.step_clock(self.amount)
+        world.step_clock(self._node(world), self.amount)
 
 
 def make_faults(random: Random, world: World) -> list[Fault]:
@@ -174,6 +201,11 @@ def make_faults(random: Random, world: World) -> list[Fault]:
         faults.append(Fault(random.uniform(200, 1000), 450.0, "feed", random.choice(OPERATORS)))
     if world.gtfs is not None and world.seed % 4 == 3:
         faults.append(Fault(0.0, random.uniform(30, 400), "gtfs", random.choice(gtfs.MODES)))
+    nodes = Random(f"{world.seed}/nodes")
+
+    def node() -> str:
+        return nodes.choice(world.nodes).host if len(world.nodes) > 1 else ""
+
     has_steps = world.seed % 4 == 0 or world.seed % 11 == 9  # mostly without a feed, whose rules do not apply then
     while True:
         at += random.uniform(5, 100)
@@ -182,7 +214,7 @@ def make_faults(random: Random, world: World) -> list[Fault]:
         seconds = random.uniform(5, 60)
         choice = random.random()
         if has_steps and choice < 0.12:
-            faults.append(Fault(at, 0.0, "clock", amount=random.choice(STEPS)))
+            faults.append(Fault(at, 0.0, "clock", node(), random.choice(STEPS)))
         elif choice < 0.3 and world.feed is not None:
             kind = random.choice(FEED_FAULTS)
             long = random.choice((1, 8, 12) if kind in OPERATORS else (1, 1, 4, 8))
@@ -201,9 +233,9 @@ def make_faults(random: Random, world: World) -> list[Fault]:
         elif choice < 0.85:
             faults.append(Fault(at, 0.0, "cut", amount=random.random()))
         elif choice < 0.91:
-            faults.append(Fault(at, 0.0, "terminate", amount=random.uniform(1, 20)))
+            faults.append(Fault(at, 0.0, "terminate", node(), random.uniform(1, 20)))
         elif choice < 0.93:
-            faults.append(Fault(at, 0.0, "kill", amount=random.uniform(0, 20)))
+            faults.append(Fault(at, 0.0, "kill", node(), random.uniform(0, 20)))
         elif choice < 0.945:
             faults.append(Fault(at, 0.0, "power", amount=random.uniform(0, 20)))
         elif choice < 0.97:

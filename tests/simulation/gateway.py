@@ -51,6 +51,7 @@ class Question:
     at: float
     index: int
     """Its place among all questions of the gateway."""
+    node: Node
     epoch: int
     """The process of the node that sent it."""
     ended_at: float | None = None
@@ -74,16 +75,16 @@ class Answer:
     accepted_at: float | None = None
     """When the node acknowledged it with 200 (steady time)."""
     status: int | None = None
+    was_repeated: bool = False
 
 
 class Gateway:
-    """One gateway, of one module. It knows the callback address of its only node."""
+    """One gateway, of one module. Its callbacks reach any node, through the balancer."""
 
-    def __init__(self, world: World, module: str, host: str, node: Node, callback_port: int, random: Random) -> None:
+    def __init__(self, world: World, module: str, host: str, callback_port: int, random: Random) -> None:
         self.world = world
         self.module = module
         self.host = host
-        self.node = node
         self.callback_port = callback_port
         self.random = random
         self.mode = ""
@@ -95,11 +96,11 @@ class Gateway:
         """When it began to behave; inf while it does not."""
         self.bad_since = inf
         self.reachable_since = -inf
-        self.was_asked = False
-        """Whether it was asked since it began to misbehave."""
+        self.was_asked: set[Node] = set()
+        """The nodes that have asked it since it began to misbehave."""
         self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
         self._listening: ListeningSocket | None = None
-        self._idle: Wire | None = None
+        self._idle: dict[Node, Wire] = {}
         self.open()
 
     # Faults.
@@ -114,7 +115,7 @@ class Gateway:
         if mode == "closed" and self._listening is not None:
             self._listening.close()
             self._listening = None
-        self.was_asked = False
+        self.was_asked.clear()
         self.healthy_since = inf if mode else self.world.scheduler.now
         self.bad_since = inf if mode not in BAD else min(self.bad_since, self.world.scheduler.now)
 
@@ -147,10 +148,12 @@ class Gateway:
         if code is None or number is None or b"<DRIS_55_REQ>" not in message.body:
             self.world.found("gateway", f"unreadable question {message.body!r}")
             return
+        node = self.world.node_of(wire.sock.remote[0])
+        assert node is not None
         self.n_questions += 1
-        self.was_asked = True
+        self.was_asked.add(node)
         stop = code[1].decode()
-        question = Question(stop, number[1].decode(), now, self.n_questions, self.node.epoch)
+        question = Question(stop, number[1].decode(), now, self.n_questions, node, node.epoch)
         self.questions.setdefault(stop, []).append(question)
         self.world.event("question", f"{self.module} {stop} {question.number}")
         self.world.asked(self, question)
@@ -227,6 +230,7 @@ class Gateway:
         stop, number, asked = question.code, question.number, True
         earlier = [answer for answer in question.answers if answer.kind in ("", "repeat", "numberless", "chopped")]
         if kind == "repeat" and earlier:
+            earlier[0].was_repeated = True
             self._post(earlier[0].body, None, "repeat", stop, question)
             return
         serial = len(self.answers) + 1
@@ -236,7 +240,7 @@ class Gateway:
             stop, asked = f"{self.random.randrange(10**7, 10**8)}", False
         elif kind == "numberless":
             number = "0"
-        body = self.write(serial, stop, number)
+        body = self.write(serial, stop, number, question.node)
         if kind == "broken":
             body = body.replace(b"</Request>", b"")
         elif kind == "codeless":
@@ -245,10 +249,10 @@ class Gateway:
             asked = False
         answer = Answer(
             serial, self.module, stop, question if asked else None, kind, body, self.world.scheduler.now,
-            self.node.epoch,
+            question.node.epoch,
         )  # fmt: skip
         self.answers[serial] = answer
-        if kind in ("foreign", "broken") or question.epoch != self.node.epoch:  # may end any question for the stop
+        if kind in ("foreign", "broken") or not self.world.is_current(question.epoch):  # may end any question for the stop
             for other in self.questions.get(stop, ()):
                 other.ended_at = other.ended_at or self.world.scheduler.now
         if asked:
@@ -256,26 +260,30 @@ class Gateway:
             question.ended_at = question.ended_at or self.world.scheduler.now
         self._post(body, answer, kind, stop, question)
 
-    def _post(self, body: bytes, answer: Answer | None, kind: str, stop: str, question: Question) -> None:
+    def _post(
+        self, body: bytes, answer: Answer | None, kind: str, stop: str, question: Question, retries: int = 3
+    ) -> None:
         world = self.world
         is_gzip = self.random.random() < 0.2 and kind != "codeless"
         data = gzip.compress(body, 1, mtime=0) if is_gzip else body
         expects = self.random.random() < 0.1
+        node = world.balancer.choose(self.module, self.callback_port, question.node)
         head = (
-            f"POST /KV55/callback HTTP/1.1\r\nHost: {self.node.host}:{self.callback_port}\r\n"
+            f"POST /KV55/callback HTTP/1.1\r\nHost: {node.host}:{self.callback_port}\r\n"
             f"Content-Type: text/xml\r\nContent-Length: {len(data)}\r\n"
             + ("Content-Encoding: gzip\r\n" if is_gzip and self.random.random() < 0.5 else "")
             + ("Expect: 100-continue\r\n" if expects else "")
             + "\r\n"
         ).encode()
         world.event("callback", f"{self.module} {stop} {kind or 'answer'} {answer.serial if answer else 'again'}")
-        wire, self._idle = (self._idle, None) if kind != "forged" else (None, self._idle)
+        is_forged = kind == "forged"
+        wire = None if is_forged else self._idle.pop(node, None)
         is_reused = wire is not None and not wire.closed and not wire.ended
         if wire is None or not is_reused:
-            host = self.host if kind != "forged" else FORGER
-            wire = Wire.connect(world.network, host, (self.node.host, self.callback_port))
+            host = FORGER if is_forged else self.host
+            wire = Wire.connect(world.network, host, (node.host, self.callback_port))
         sent = world.scheduler.now
-        epoch = self.node.epoch
+        epoch = node.epoch
         post = wire
 
         has_response = False
@@ -287,12 +295,14 @@ class Gateway:
             if message.fields.get("connection") == "close" or kind == "forged" or self.random.random() < 0.3:
                 post.close()
             else:
-                self._idle = post
+                self._idle[node] = post
 
         def ended() -> None:
             post.close()
-            if is_reused and not has_response:  # the node has closed it meanwhile
-                self._post(body, answer, kind, stop, question)
+            # The node has closed it meanwhile, or does not listen, which the balancer has not noticed.
+            is_refused = post.end == "refused" and len(world.nodes) > 1
+            if (is_reused or (is_refused and retries)) and not has_response:
+                self._post(body, answer, kind, stop, question, retries - is_refused)
 
         wire.on_data = Reader(responded).feed
         wire.on_end = ended
@@ -303,9 +313,9 @@ class Gateway:
         else:
             wire.send(head + data)
 
-    def write(self, serial: int, code: str, number: str) -> bytes:
-        """Return a DRIS_55 with a few trips."""
-        random, now = self.random, self.node.wall_time()
+    def write(self, serial: int, code: str, number: str, node: Node) -> bytes:
+        """Return a DRIS_55 with a few trips, for a node."""
+        random, now = self.random, node.wall_time()
         utc = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")[:19]
         local = datetime.fromtimestamp(now, ZONE)
         trips = []

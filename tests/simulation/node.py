@@ -22,7 +22,7 @@ STOP_SECONDS = 30.0
 
 
 class Node:
-    """A machine with the program. epoch: counts its processes."""
+    """A machine with the program. epoch: the number of its process among all of the world."""
 
     def __init__(self, world: World, host: str, directory: Path) -> None:
         self.world = world
@@ -57,7 +57,7 @@ class Node:
         world = self.world
         if self.service is not None or world.is_over:
             return
-        self.epoch += 1
+        self.epoch = world.next_epoch()
         self.is_stopping = False
         self.started_at = world.scheduler.now
         self.reactor = reactor = SimulatedReactor(

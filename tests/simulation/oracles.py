@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from tests.simulation.gateway import BAD, DEADLINE, LATE, UNREACHABLE, Answer, Gateway, Question
-from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Session, User
+from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Operator, Session, User
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
@@ -100,7 +100,7 @@ class Responses(Oracle):
 
     def completed(self, exchange: Exchange) -> None:
         status = exchange.status
-        if status in self.EXPECTED or exchange.user.books.is_unclean:
+        if status in self.EXPECTED or exchange.books.is_unclean:
             if status == 304 and "If-None-Match" not in exchange.fields:
                 self.found(f"{exchange}: 304 to an unconditional request")
             return
@@ -113,7 +113,7 @@ class NoCuts(Oracle):
     """The server ends no connection before it has responded to a request, also when it stops."""
 
     def abandoned(self, exchange: Exchange) -> None:
-        excused = exchange.user.books.is_unclean or exchange.epoch in self.world.killed_epochs
+        excused = exchange.books.is_unclean or exchange.epoch in self.world.killed_epochs
         if exchange.was_cut and not excused and not self.world.step_slack(exchange.sent_at):
             later = self.now - exchange.sent_at
             self.found(f"{exchange}: the connection ended without a response, {later:.1f} s later")
@@ -143,6 +143,9 @@ class Boards(Oracle):
     beyond its stale limit, and never older than one that the program had before.
     """
 
+    TRANSIT = 0.0
+    """Seconds that a board's age may lack for the way through the engine."""
+
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.newest: dict[tuple[str, str], tuple[int, Answer]] = {}
@@ -154,14 +157,14 @@ class Boards(Oracle):
         self.accepted: set[Question] = set()
         self.checked: set[tuple[str, int, int]] = set()
         self.etags: dict[tuple[str, str], Answer] = {}
-        self.last_stale: dict[tuple[str, str], tuple[float, int]] = {}
+        self.last_stale: dict[tuple[str, str, int], tuple[float, int]] = {}
+        """By module, stop and process: when a board was last served stale, and its serial number."""
 
     def acknowledged(
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
         epoch: int,
     ) -> None:  # fmt: skip
-        node = gateway.node
-        if epoch != node.epoch or self.world.step_slack(question.at):
+        if not self.world.is_current(epoch) or self.world.step_slack(question.at):
             return
         key = gateway.module, answer.code if answer is not None else question.code
         was_asked = question.epoch == epoch and sent - question.at < LATE - 1
@@ -174,8 +177,8 @@ class Boards(Oracle):
         if answer is None:
             return
         answer.status = status
-        if kind in ("foreign", "numberless", "broken") or question.epoch != epoch:
-            self.tainted[key] = self.now  # it is matched by its stop only
+        if kind in ("foreign", "numberless", "broken") or self.is_matched_by_stop(gateway, question, epoch):
+            self.tainted[key] = self.now
         if status != 200 or answer.question is None:
             return
         is_first = question not in self.accepted
@@ -189,6 +192,10 @@ class Boards(Oracle):
             self.newest[key] = question.index, answer
             self.world.scheduler.after(1.0, self.check_waiters, key, sent, epoch)
 
+    def is_matched_by_stop(self, gateway: Gateway, question: Question, epoch: int) -> bool:
+        """Return whether a process matches the answer to a question with any question for its stop."""
+        return question.epoch != epoch
+
     def is_tainted(self, key: tuple[str, str]) -> bool:
         # After a step of the clock, late answers seem unsolicited, or of the question that is under way.
         return self.now - self.tainted.get(key, -LATE) < LATE or self.world.stepped_since(self.now - LATE)
@@ -200,7 +207,7 @@ class Boards(Oracle):
                 continue
             exchange = session.pending[0]
             waits = (exchange.module, exchange.stop) == key and exchange.sent_at < sent - 0.2
-            if waits and not exchange.user.books.is_unclean and not self.world.step_slack(sent):
+            if waits and not exchange.books.is_unclean and not self.world.step_slack(sent):
                 self.found(f"{exchange}: waits, though its answer was acknowledged a second ago")
 
     def completed(self, exchange: Exchange) -> None:
@@ -256,22 +263,27 @@ class Boards(Oracle):
         age = int(exchange.header("age") or -1)
         oldest = exchange.ended_at - answer.sent_at
         youngest = exchange.sent_at - (answer.accepted_at or self.now)
-        if not youngest - 1.01 <= age <= oldest + 0.01 or age > STALE:
+        if not youngest - 1.01 - self.TRANSIT <= age <= oldest + 0.01 or age > STALE:
             self.found(f"{exchange}: Age is {age}, though the board is {youngest:.1f} to {oldest:.1f} s old")
         status = exchange.header("cache-status") or ""
         ttl = re.search(r"ttl=(-?\d+)", status)
         if ttl and abs(int(ttl[1]) + age - FRESH) > 1:
             self.found(f"{exchange}: Age is {age}, and Cache-Status {status}")
         is_stale = "fwd=stale" in status or (exchange.response is not None and age > FRESH)
+        place = (*key, exchange.epoch)
         if not is_stale or self.world.is_tight:
-            self.last_stale.pop(key, None)
+            self.last_stale.pop(place, None)
             return
-        since = gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
-        previous = self.last_stale.get(key)
+        since = self.refreshes_since(gateway, exchange)
+        previous = self.last_stale.get(place)
         if previous is None or previous[1] != answer.serial or previous[0] < since:
-            self.last_stale[key] = self.now, answer.serial
+            self.last_stale[place] = self.now, answer.serial
         elif self.now - previous[0] > 13 and key[1] in gateway.stops:
             self.found(f"{exchange}: still stale {self.now - previous[0]:.1f} s after it was to be refreshed")
+
+    def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
+        """Return since when a board that is served stale is refreshed; inf if it cannot be."""
+        return gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
 
     def check_order(self, key: tuple[str, str], exchange: Exchange, answer: Answer) -> None:
         question = answer.question
@@ -295,7 +307,7 @@ class Boards(Oracle):
 
     def check_error(self, gateway: Gateway, key: tuple[str, str], exchange: Exchange) -> None:
         assert exchange.response is not None
-        if self.world.step_slack(exchange.sent_at - 15) or self.world.is_tight or exchange.user.books.is_unclean:
+        if self.world.step_slack(exchange.sent_at - 15) or self.world.is_tight or exchange.books.is_unclean:
             return
         newest = self.newest.get(key)
         if (
@@ -307,7 +319,7 @@ class Boards(Oracle):
         ):
             self.found(f"{exchange}: {exchange.status}, though answer {newest[1].serial} is not too old")
         healthy = self.now - gateway.healthy_since
-        if key[1] in gateway.stops and healthy > 20 and self.now - self.world.node.started_at > 1:
+        if key[1] in gateway.stops and healthy > 20 and self.now - exchange.node.started_at > 1:
             self.found(f"{exchange}: {exchange.status}, though the gateway is well for {healthy:.0f} s")
         if b"Gateway unreachable" in exchange.response.body:
             since = self.now - gateway.reachable_since
@@ -353,12 +365,13 @@ def told_cache_result(request: dict[str, Any]) -> str:
 
 
 class Statistics(Oracle):
-    """Each accepted connection has exactly one final record, and all of them say what the users saw."""
+    """Each connection that a node accepts has exactly one final record, and all of them say what the users saw."""
 
     PHASES = ("receive", "parse", "lookup", "wait", "render", "send")
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, node: Node) -> None:
         super().__init__(world)
+        self.node = node
         self.files: list[Any] = []
         """The files of the log, open, so that their names may change: the newest last."""
         self.rest = b""
@@ -396,7 +409,7 @@ class Statistics(Oracle):
         """Return the lines that were written since the last call, also to a file that was renamed since."""
         data = b"".join(file.read() + b"\n" for file in self.files[:-1]) + self.rest
         data += b"".join(file.read() for file in self.files[-1:])
-        path = self.world.node.statistics
+        path = self.node.statistics
         if path.exists():
             self.renamed_at = None
             if not self.files or not os.path.samestat(os.fstat(self.files[-1].fileno()), path.stat()):
@@ -442,12 +455,14 @@ class Statistics(Oracle):
         self.check("the world is quiet")
 
     def stopped(self, node: Node, clean: bool) -> None:
+        if node is not self.node:
+            return
         if clean:
             self.check("the process has stopped")
         else:
             self.new_lines()
             for user in self.world.users:
-                user.books = Books()
+                user.books[node] = Books()
         self.lines.clear()
         self.requests.clear()
         self.phases.clear()
@@ -456,8 +471,8 @@ class Statistics(Oracle):
     def check(self, when: str) -> None:
         self.read()
         for user in self.world.users:
-            books, lines = user.books, self.lines.pop(user.client, [])
-            user.books = Books()
+            books, lines = user.books[self.node], self.lines.pop(user.client, [])
+            user.books[self.node] = Books()
             final = sum(line["end"] != "open" for line in lines)
             if final != books.connections:
                 self.found(f"{user.name}: {final} final records of {books.connections} connections when {when}")
@@ -490,7 +505,8 @@ class Gauges(Oracle):
     )  # fmt: skip
 
     def quiet(self) -> None:
-        self.world.operator.ask("/metrics", self.check)
+        for operator in self.world.operators.values():
+            operator.ask("/metrics", self.check)
 
     def check(self, exchange: Exchange) -> None:
         assert exchange.response is not None
@@ -516,7 +532,7 @@ class Gauges(Oracle):
                 ended += float(value)
         if self.world.log_was_lossy:
             return
-        statistics = self.world.statistics
+        statistics = self.world.statistics[exchange.node]
         if totals != statistics.requests:
             more, less = totals - statistics.requests, statistics.requests - totals
             self.found(f"govi_requests_total has {dict(more)} more than the statistics, and {dict(less)} less")
@@ -534,18 +550,17 @@ class Health(Oracle):
     DELAY = 20.0
 
     def completed(self, exchange: Exchange) -> None:
-        if exchange.path != "/ready" or exchange.user is not self.world.operator:
+        if exchange.path != "/ready" or not isinstance(exchange.user, Operator):
             return
-        world, now = self.world, self.now
-        stopping_at = world.node.stopping_at
-        if world.node.is_stopping and exchange.sent_at > stopping_at + SLACK and exchange.status == 200:
-            self.found(f"/ready is 200, {exchange.sent_at - stopping_at:.1f} s after SIGTERM")
-        if not world.node.is_up or now - world.node.started_at < 60 or world.step_slack(now - 60):
+        world, now, node = self.world, self.now, exchange.node
+        if node.is_stopping and exchange.sent_at > node.stopping_at + SLACK and exchange.status == 200:
+            self.found(f"/ready is 200, {exchange.sent_at - node.stopping_at:.1f} s after SIGTERM")
+        if not node.is_up or now - node.started_at < 60 or world.step_slack(now - 60):
             return
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in BAD]
         if exchange.status == 200:
             for gateway in bad:
-                is_known = gateway.was_asked or gateway.mode == "closed"
+                is_known = node in gateway.was_asked or gateway.mode == "closed"
                 if is_known and now - gateway.bad_since > 2 * self.DELAY and gateway.n_questions:
                     self.found(f"/ready is 200, though {gateway.module} fails for {now - gateway.bad_since:.0f} s")
         elif all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(
@@ -558,7 +573,7 @@ class Bounds(Oracle):
     """What is bounded stays within its bound, as far as operators can see."""
 
     def completed(self, exchange: Exchange) -> None:
-        if exchange.path != "/status.json" or exchange.user is not self.world.operator or exchange.status != 200:
+        if exchange.path != "/status.json" or not isinstance(exchange.user, Operator) or exchange.status != 200:
             return
         for usage in json.loads(self.world.plain_body(exchange))["limits"]:
             if usage["limit"] is not None and usage["used"] > usage["limit"]:
@@ -580,7 +595,8 @@ class NoErrors(Oracle):
             self.found(f"logged: {text}" + (f"\n{failure.getTraceback()}" if failure is not None else ""))
 
 
-ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Statistics, Gauges, Health, Bounds, NoErrors)
+ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Gauges, Health, Bounds, NoErrors)
+"""The rules of a world, besides the Statistics of each node."""
 
 
 __all__ = ["ORACLES", "Oracle", "Session"]

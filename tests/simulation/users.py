@@ -29,10 +29,11 @@ class Exchange:
     path: str
     fields: dict[str, str]
     sent_at: float
+    node: Node
+    epoch: int
+    """The process that it was sent to."""
     response: Message | None = None
     ended_at: float | None = None
-    epoch: int = 0
-    """The process that it was sent to."""
     module: str = ""
     stop: str = ""
     is_alone: bool = False
@@ -41,6 +42,11 @@ class Exchange:
     """The earlier exchange whose representation the user has, of a conditional request."""
     was_cut: bool = False
     """Whether the server has accepted the request, and ended its connection without a response."""
+
+    @property
+    def books(self) -> Books:
+        """What its user has seen of its node."""
+        return self.user.books[self.node]
 
     def header(self, name: str) -> str | None:
         assert self.response is not None
@@ -86,12 +92,13 @@ class Session:
         self.user = user
         world = user.world
         self.world = world
-        self.epoch = user.node.epoch
+        self.node = user.node
+        self.epoch = self.node.epoch
         self.pending: deque[Exchange] = deque()
         self.reader = Reader(
             self._responded, self._streamed, lambda: self.pending[0].method if self.pending else "GET"
         )
-        self.wire = Wire.connect(world.network, user.host, (user.node.host, port))
+        self.wire = Wire.connect(world.network, user.host, (self.node.host, port))
         self.wire.on_open = self._opened
         self.wire.on_data = self._received
         self.wire.on_end = self._ended
@@ -127,7 +134,7 @@ class Session:
 
     def begin(self, method: str, path: str, fields: dict[str, str]) -> Exchange:
         """Note a request, which the caller sends."""
-        exchange = Exchange(self.user, method, path, fields, self.world.scheduler.now, epoch=self.epoch)
+        exchange = Exchange(self.user, method, path, fields, self.world.scheduler.now, self.node, self.epoch)
         segments = path.partition("?")[0].split("/")
         exchange.module, exchange.stop = segments[1], segments[2] if len(segments) > 2 else ""
         if not self.pending:
@@ -139,7 +146,7 @@ class Session:
         return exchange
 
     def _opened(self) -> None:
-        self.epoch = self.user.node.epoch  # the process may have ended, and started again, while it connected
+        self.epoch = self.node.epoch  # the process may have ended, and started again, while it connected
         for exchange in self.pending:
             exchange.epoch = self.epoch
         if self.owed_at is None:
@@ -157,7 +164,7 @@ class Session:
 
     def _responded(self, message: Message) -> None:
         if not self.pending:
-            if message.status in (406, 408, 429, 503) or self.user.books.is_unclean:
+            if message.status in (406, 408, 429, 503) or self.user.books[self.node].is_unclean:
                 return
             self.world.found("responses", f"{self.user.name}: a response without a request: {message.first_line}")
             return
@@ -168,7 +175,7 @@ class Session:
             self.owe(f"a response to {self.pending[0].path}")
         else:
             self.owe("an end of the idle connection")
-        books = self.user.books
+        books = self.user.books[self.node]
         if self.epoch in self.world.killed_epochs:
             return
         path = exchange.path.partition("?")[0]
@@ -212,7 +219,7 @@ class Session:
             for exchange in self.pending:
                 if self.epoch in self.world.killed_epochs:
                     continue
-                self.user.books.incomplete[exchange.method, exchange.path.partition("?")[0]] += 1
+                self.user.books[self.node].incomplete[exchange.method, exchange.path.partition("?")[0]] += 1
                 self.world.abandoned(exchange)
             self.pending.clear()
             self.owed_at = None
@@ -234,7 +241,7 @@ class User:
         self.host = f"10.{100 + number // 250}.{number % 250}.1"
         self.client = f"10.{100 + number // 250}.{number % 250}.0/24"
         self.random = Random(f"{world.seed}/user/{number}")
-        self.books = Books()
+        self.books = {node: Books() for node in world.nodes}
         self.session: Session | None = None
         self.last_step = -1e9
         self.path = ""
@@ -252,7 +259,12 @@ class User:
         if self.world.is_quiet:
             self.next()
             return
+        self.node = self.choose_node()
         self.use()
+
+    def choose_node(self) -> Node:
+        """Return the node for the next connection."""
+        return self.world.balancer.choose(self.name, 8080, self.node)
 
     def use(self) -> None:
         """Do something; next() must be called when it is done."""
@@ -397,7 +409,7 @@ class HangsUp(User):
         abort = random.random() < 0.5
         kind = random.randrange(4)
         if kind == 0:
-            self.books.is_unclean = True
+            self.books[self.node].is_unclean = True
             session.wire.send(text[: random.randrange(len(text))])
             self.world.scheduler.after(random.random() * 20, session.close, abort)
         elif kind == 1:
@@ -426,7 +438,7 @@ class SlowReader(User):
         self.session = session = Session(self)
         session.on_end = self.next
         if random.random() < 0.4:
-            self.books.is_unclean = True
+            self.books[self.node].is_unclean = True
             path = random.choice(self.paths)
             text = f"GET {path} HTTP/1.1\r\nHost: departures.example\r\n\r\n".encode()
             pause = random.choice((0.05, 0.1, 1.0))
@@ -438,7 +450,7 @@ class SlowReader(User):
             return
         session.wire.sock.capacity = 2000
         session.wire.paused = True
-        self.books.is_unclean = True
+        self.books[self.node].is_unclean = True
         n_requests = random.choice((1, 2, 3, 40))
         for _ in range(n_requests):
             session.request("GET", random.choice(self.paths))
@@ -459,7 +471,7 @@ class Hostile(User):
 
     def use(self) -> None:
         random = self.random
-        self.books.is_unclean = True
+        self.books[self.node].is_unclean = True
         self.session = session = Session(self)
         session.on_end = self.next
         heads = (
@@ -489,6 +501,9 @@ class Operator(User):
     """A load balancer and a monitoring system: asks /ready and /health, and scrapes /metrics."""
 
     interval = (5.0, 14.0)
+
+    def choose_node(self) -> Node:
+        return self.node
 
     def use(self) -> None:
         self.ask(self.random.choice(("/ready", "/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))

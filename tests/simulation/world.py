@@ -6,6 +6,7 @@ import gzip
 import re
 import tempfile
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -17,7 +18,9 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from tests.simulation import oracles
+from tests.simulation.balancer import Balancer
 from tests.simulation.disk import Disk
+from tests.simulation.engine import Engines, make_engine_faults
 from tests.simulation.faults import Fault, make_faults
 from tests.simulation.feed import ADDRESS, LINES, LIVE_LINES, STOPS, FeedWorld, Model
 from tests.simulation.feed_oracles import FEED_ORACLES
@@ -27,6 +30,7 @@ from tests.simulation.http_oracles import HTTP_ORACLES
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
 from tests.simulation.scheduler import Scheduler
+from tests.simulation.shared_oracles import SHARED_ORACLES, OneQuestionForAll, SharedBoards
 from tests.simulation.users import (
     Browser,
     Display,
@@ -107,38 +111,51 @@ class World:
         self.steps: list[float] = []
         """When the clock was set (steady time)."""
         self.log_was_lossy = False
+        self.n_processes = 0
         self.killed_epochs: set[int] = set()
+        self.ambushes: list[Callable[[Node], object]] = []
+        """Called with the node that sends the next question to a gateway."""
         self.browsers: list[Browser] = []
         self.model = Model()
         """What the current process has received from the feed."""
+        n_nodes = 2 + seed % 2 if seed % 5 in (2, 4) else 1
         self.feed: FeedWorld | None = None
-        if seed % 4:
+        if seed % 4 and n_nodes == 1:  # the feed is not shared
             self.feed = feed = FeedWorld(self, Random(f"{seed}/feed"))
             self.zeromq.on_read = feed.received
         self._directory = tempfile.TemporaryDirectory(prefix="govi-simulation-")
-        self.node = Node(self, "10.0.0.1", Path(self._directory.name))
-        self.disk = Disk(self.node.directory, Random(f"{seed}/disk"))
-        self.is_tight = seed % 6 == 5
+        self.nodes = [self._make_node(number) for number in range(1, n_nodes + 1)]
+        self.node = self.nodes[0]
+        self.balancer = Balancer(self)
+        self.engines = Engines(self, Random(f"{seed}/engines")) if n_nodes > 1 else None
+        self.disk = Disk(Random(f"{seed}/disk"))
+        self.is_tight = seed % 6 == 5 and n_nodes == 1
         """Whether all tables are smaller than what happens in the world."""
-        has_gtfs = seed % 4 in (1, 3) and not self.is_tight
+        has_gtfs = self.feed is not None and seed % 4 in (1, 3) and not self.is_tight
         self.gtfs = GtfsServer(self, Random(f"{seed}/gtfs")) if has_gtfs else None
         modules = ["kv55", "arriva"] if seed % 3 else ["kv55"]
         self.gateways = {
-            module: Gateway(self, module, f"10.0.1.{n}", self.node, 8090 + n, Random(f"{seed}/gateway/{module}"))
+            module: Gateway(self, module, f"10.0.1.{n}", 8090 + n, Random(f"{seed}/gateway/{module}"))
             for n, module in enumerate(modules, 1)
         }
-        self.statistics = oracles.Statistics(self)
-        classes = (*oracles.ORACLES, *HTTP_ORACLES, *FEED_ORACLES)
-        others = [make(self) for make in classes if make is not oracles.Statistics]
-        self.oracles: list[oracles.Oracle] = [self.statistics, *others]
+        self.statistics = {node: oracles.Statistics(self, node) for node in self.nodes}
+        rules: list[type[oracles.Oracle]] = [*oracles.ORACLES, *HTTP_ORACLES, *FEED_ORACLES]
+        if self.engines is not None:
+            shared = {oracles.Boards: SharedBoards, oracles.OneQuestion: OneQuestionForAll}
+            rules = [shared.get(rule, rule) for rule in rules] + [*SHARED_ORACLES]
+        self.oracles: list[oracles.Oracle] = [*self.statistics.values(), *(rule(self) for rule in rules)]
         self.faults = make_faults(Random(f"{seed}/faults"), self)
+        if self.engines is not None:
+            self.faults += make_engine_faults(Random(f"{seed}/engine faults"), hours)
+            self.faults.sort(key=lambda fault: fault.at)
         self.selected = list(range(len(self.faults))) if faults is None else faults
-        self.write_configuration()
+        for node in self.nodes:
+            self.write_configuration(node)
         self.network.on_accept = self._accepted
         kinds: list[type[User]] = [HangsUp] * 5 + [SlowReader] * 3 + [Hostile] * 2 + [Pipeliner] * 3 + [Browser] * 4
         if self.feed is not None:
             kinds += [LiveDisplay] * 14
-        self.operator = Operator(self, self.node, 0)
+        self.operators = {node: Operator(self, node, n * N_USERS) for n, node in enumerate(self.nodes)}
         self.users: list[User] = []
         for number in range(1, N_USERS):
             make = kinds[number - 1] if number <= len(kinds) else Display
@@ -146,25 +163,46 @@ class World:
         self._by_host = {user.host: user for user in self.users}
         self.random = random
 
-    def write_configuration(self) -> None:
-        """Write the configuration file, as an operator would."""
+    def _make_node(self, number: int) -> Node:
+        directory = Path(self._directory.name, str(number))
+        directory.mkdir()
+        return Node(self, f"10.0.0.{number}", directory)
+
+    def next_epoch(self) -> int:
+        """Return the number of a new process."""
+        self.n_processes += 1
+        return self.n_processes
+
+    def node_of(self, host: str) -> Node | None:
+        """Return the node with an address."""
+        return next((node for node in self.nodes if node.host == host), None)
+
+    def is_current(self, epoch: int) -> bool:
+        """Return whether a process is the last one that was started on its node."""
+        return any(node.epoch == epoch for node in self.nodes)
+
+    def write_configuration(self, node: Node) -> None:
+        """Write the configuration file of a node, as an operator would."""
         lines = ['listen = ["tcp:8080"]']
+        allow = ["10.0.1.0/24"] if self.engines is None else ["10.0.0.0/24", "10.0.1.0/24"]
         for gateway in self.gateways.values():
             lines += [
                 f"[modules.{gateway.module}]", 'source = "govi"', f'gateway_url = "{gateway.url}"',
-                f'callback = "tcp:{gateway.callback_port}"', 'allow = ["10.0.1.0/24"]',
+                f'callback = "tcp:{gateway.callback_port}"', f"allow = {allow}",
             ]  # fmt: skip
         if self.feed is not None:
             lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]']
             lines.append(f'gtfs = "{URL if self.gtfs is not None else ""}"')
         if self.is_tight:
             lines += TIGHT
+        if self.engines is not None:
+            lines += ["[share]", f'url = "{self.engines.url}"']
         lines += [
-            "[statistics]", f'file = "{self.node.statistics}"', f"rotate = {oracles.ROTATE_BYTES}", "keep = 100",
-            "[snapshot]", f'file = "{self.node.snapshot}"',
+            "[statistics]", f'file = "{node.statistics}"', f"rotate = {oracles.ROTATE_BYTES}", "keep = 100",
+            "[snapshot]", f'file = "{node.snapshot}"',
             "[admin]", 'listen = "tcp:8081"', 'hosts = ["departures.example"]',
         ]  # fmt: skip
-        (self.node.directory / "govi-cache.toml").write_text("\n".join(lines) + "\n")
+        (node.directory / "govi-cache.toml").write_text("\n".join(lines) + "\n")
 
     # The course of events.
 
@@ -174,7 +212,8 @@ class World:
         globalLogPublisher.addObserver(observer)
         scheduler = self.scheduler
         try:
-            self.node.start()
+            for node in self.nodes:
+                node.start()
             scheduler.after(1.0, self._tick)
             for n in self.selected:
                 fault = self.faults[n]
@@ -194,17 +233,18 @@ class World:
         return self.violation
 
     def _finish(self) -> None:
-        """End the process, and free everything."""
+        """End the processes, and free everything."""
         violation = self.violation
         self.is_over = True
         self.disk.free()
         self.ended_at = self.scheduler.now
-        if self.node.service is not None:
-            if self.node.is_up:
-                self.node.terminate()
-            self.scheduler.run(self.scheduler.now + 60)
-            if self.node.reactor is not None:
-                self.node.reactor.crash()
+        for node in self.nodes:
+            if node.is_up:
+                node.terminate()
+        self.scheduler.run(self.scheduler.now + 60)
+        for node in self.nodes:
+            if node.reactor is not None:
+                node.reactor.crash()
         self.violation = violation
         self._directory.cleanup()
 
@@ -221,8 +261,10 @@ class World:
         for gateway in self.gateways.values():
             gateway.set_mode("")
         self.disk.free()
-        if self.node.service is None:
-            self.node.start()
+        if self.engines is not None:
+            self.engines.heal()
+        for node in self.nodes:
+            node.start()
         for user in self.users:
             user.quieten()
         # Clients that still wait have their responses; then all hang up.
@@ -234,7 +276,7 @@ class World:
 
     def _check_quiet(self) -> None:
         self.event("quiet", "ends")
-        if self.node.is_up:
+        if all(node.is_up for node in self.nodes):
             for oracle in self.oracles:
                 oracle.quiet()
         self.scheduler.after(3.0, self._wake)
@@ -270,7 +312,7 @@ class World:
         self.n_events += 1
         now = self.scheduler.now - self.begin
         self.trace.append(f"{now:12.6f} {'received':12} {user.name} {data[:60]!r} ({len(data)} bytes)")
-        if user is self.operator:
+        if isinstance(user, Operator):
             return  # see completed()
         self._hash.update(f"{now:.6f} received {user.name} {len(data)}\n".encode())
         self._hash.update(data)
@@ -289,7 +331,7 @@ class World:
             oracle.sent(exchange)
 
     def completed(self, exchange: Exchange) -> None:
-        if exchange.user is self.operator and exchange.path in ("/ready", "/health", "/metrics"):
+        if isinstance(exchange.user, Operator) and exchange.path in ("/ready", "/health", "/metrics"):
             # The metrics of the process, and the Date of Twisted's own server, are those of the real machine.
             body = re.sub(rb"(?m)^(# \w+ )?(process|python)_.*\n", b"", self.plain_body(exchange))
             now = self.scheduler.now - self.begin
@@ -302,6 +344,8 @@ class World:
             oracle.abandoned(exchange)
 
     def asked(self, gateway: Gateway, question: Question) -> None:
+        while self.ambushes:
+            self.ambushes.pop()(question.node)
         for oracle in self.oracles:
             oracle.asked(gateway, question)
 
@@ -332,14 +376,15 @@ class World:
 
     def _accepted(self, sock: Socket) -> None:
         user = self._by_host.get(sock.remote[0])
-        if user is not None and sock.local[1] == 8080:
-            user.books.connections += 1
+        node = self.node_of(sock.local[0])
+        if user is not None and node is not None and sock.local[1] == 8080:
+            user.books[node].connections += 1
 
     # The clock.
 
-    def step_clock(self, step: float) -> None:
+    def step_clock(self, node: Node, step: float) -> None:
         self.steps.append(self.scheduler.now)
-        self.node.set_clock(step)
+        node.set_clock(step)
 
     def stepped_since(self, time: float) -> bool:
         """Return whether the clock was set since a time, or just before."""

@@ -1,0 +1,310 @@
+"""The rules of several nodes that share boards and questions through an engine.
+
+A node is served well by the engine since it has logged in to the master, and that has not misbehaved since. The
+promises that need the engine hold from a second later on, and not across a loss of its data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from math import inf
+from typing import TYPE_CHECKING
+
+from tests.simulation.gateway import DEADLINE, LATE, Answer, Gateway, Question
+from tests.simulation.oracles import FRESH, STALE, Boards, Oracle
+from tests.simulation.users import Exchange, Operator
+
+if TYPE_CHECKING:
+    from tests.simulation.engine import Engines
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+MARGIN = 1.5
+"""Seconds in which a change of the engine, and the way to a gateway, are over."""
+PROBE_SECONDS = 3.0
+"""Time from a request for /ready to its questions, which each node asks for itself."""
+TAKEOVER_SECONDS = 3.5
+"""Time from the end of a process to another one's question: the lease of its claim, a renewal, and the network."""
+WAKE_SECONDS = 0.3
+"""Time in which a message of the engine, and the board, reach a node over connections that are not slow."""
+RENEW_SECONDS = 1.0
+"""The same if the message is lost."""
+REGISTER_SECONDS = 12.0
+"""Time between two commands of a node without requests that tell it whether the engine accepts writes."""
+CONNECT_SECONDS = 15.0
+"""Time from the recovery of the engine to the connection of each node."""
+
+Key = tuple[str, str]
+
+
+class SharedOracle(Oracle):
+    """What the rules of several nodes have in common."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        assert world.engines is not None
+        self.engines: Engines = world.engines
+
+    def is_well(self, since: float, *nodes: Node) -> bool:
+        """Return whether nodes were served well by the engine since a time, and a little before."""
+        since -= MARGIN
+        return self.engines.lost_data_at < since and all(self.engines.well_since(node) < since for node in nodes)
+
+    def waiting(self, key: Key) -> Iterator[Exchange]:
+        """Yield the requests for a board that processes which go on have not responded to."""
+        for session in self.world.sessions:
+            if len(session.pending) != 1 or session.wire.paused or not session.node.is_up:
+                continue
+            exchange = session.pending[0]
+            is_same = (exchange.module, exchange.stop) == key and exchange.epoch == exchange.node.epoch
+            if is_same and not exchange.books.is_unclean and session.wire.sock.latency < WAKE_SECONDS / 5:
+                yield exchange
+
+    def is_alive(self, question: Question) -> bool:
+        """Return whether the process that has sent a question runs, and is not about to stop."""
+        return question.node.epoch == question.epoch and question.node.is_up
+
+
+class SharedBoards(Boards, SharedOracle):
+    """The rules of Boards for each process, and for all of them together while the engine serves them well.
+
+    A board is older than another one if it was both asked for and received earlier. A process never serves an older
+    board after a newer one. So a client may see an older board only from another process, and no longer than that
+    serves it by its Age: after 60 s it fetches the newest one. A board that a process has fetched (a miss) is not
+    older than any that a process had received before the request.
+    """
+
+    TRANSIT = 0.5
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.newest_of: dict[tuple[str, str, int], tuple[Answer, float]] = {}
+        """The newest board of each process that has asked for it itself, and when it must have had it."""
+        self.served: dict[tuple[str, str, int], tuple[Answer, float]] = {}
+        """The newest board that each process has served, and when."""
+
+    def acknowledged(
+        self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        receiver = next((node for node in self.world.nodes if node.epoch == epoch), None)
+        if receiver is None or self.world.step_slack(question.at):
+            return
+        is_shared = question.epoch != epoch
+        if is_shared and kind in ("", "chopped", "repeat", "numberless"):
+            nodes = (receiver, question.node) if self.is_alive(question) else (receiver,)
+            if status != 200 and sent - question.at < LATE - 10 and self.is_well(question.at, *nodes):
+                key = f"/{gateway.module}/{question.code}"
+                self.found(
+                    f"{key}: an answer {sent - question.at:.1f} s after the question of another node got {status}"
+                )
+        super().acknowledged(gateway, answer, kind, status, sent, question, epoch)
+        if answer is None or status != 200 or answer.question is None or kind not in ("", "chopped"):
+            return
+        key = gateway.module, answer.code
+        if self.is_tainted(key):
+            return
+        newest = self.newest.get(key)
+        if newest is None or question.index > newest[0]:
+            self.newest[key] = question.index, answer
+        waits = sent - question.at < DEADLINE - MARGIN and self.is_well(question.at, question.node)
+        if is_shared and not waits:
+            return
+        own = self.newest_of.get((*key, question.epoch))
+        if own is None or is_older(own[0], answer):
+            self.newest_of[*key, question.epoch] = answer, self.now + (RENEW_SECONDS if is_shared else 0)
+        for seconds in (WAKE_SECONDS, RENEW_SECONDS):
+            self.world.scheduler.after(seconds, self.check_shared_waiters, key, sent, seconds)
+
+    def is_matched_by_stop(self, gateway: Gateway, question: Question, epoch: int) -> bool:
+        # The claim in the engine is that of the last question.
+        return question.epoch != epoch and gateway.questions[question.code][-1] is not question
+
+    def check_shared_waiters(self, key: Key, sent: float, seconds: float) -> None:
+        """All who waited on any node have a board soon after it was acknowledged."""
+        is_heard = seconds == RENEW_SECONDS or self.engines.heard_since < sent - MARGIN
+        if not is_heard or self.world.step_slack(sent):
+            return
+        for exchange in self.waiting(key):
+            if exchange.sent_at < sent - 0.5 and self.is_well(exchange.sent_at, *self.world.nodes):
+                self.found(f"{exchange}: waits on {exchange.node.host}, though any node has it for {seconds} s")
+
+    def check_age(self, gateway: Gateway, key: Key, exchange: Exchange, answer: Answer) -> None:
+        if not answer.was_repeated:  # another node may have received it again, as the board of a later question
+            super().check_age(gateway, key, exchange, answer)
+
+    def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
+        # Without the engine, a callback may be that of a node which does not know this one.
+        engine_since = max(self.engines.well_since(exchange.node), self.engines.lost_data_at)
+        return max(super().refreshes_since(gateway, exchange), engine_since + 13)
+
+    def check_order(self, key: Key, exchange: Exchange, answer: Answer) -> None:
+        place = *key, exchange.epoch
+        if answer.question is None or answer.was_repeated or self.is_tainted(key):
+            return
+        what = f"{exchange}: {exchange.node.host} has answer {answer.serial}"
+        served = self.served.get(place)
+        if served is not None and is_older(answer, served[0]) and served[1] < exchange.sent_at:
+            self.found(f"{what}, after {served[0].serial}")
+        if served is None or is_older(served[0], answer):
+            self.served[place] = answer, self.now
+        own = self.newest_of.get(place)
+        if own is not None and is_older(answer, own[0]) and own[1] < exchange.sent_at:
+            self.found(f"{what}, though {own[0].serial} was accepted {exchange.sent_at - own[1]:.1f} s before")
+        newest = self.fresh_in_engine(key, exchange)
+        is_fetched = (exchange.header("cache-status") or "").startswith("govi-cache; fwd=miss")
+        if newest is not None and is_fetched and is_older(answer, newest):
+            self.found(f"{what}, which it has fetched, though the engine has {newest.serial}")
+
+    def fresh_in_engine(self, key: Key, exchange: Exchange) -> Answer | None:
+        """Return the newest board that was received, if the engine had it when the request was sent."""
+        newest = self.newest.get(key)
+        if newest is None or newest[1].accepted_at is None:
+            return None
+        accepted_at = newest[1].accepted_at
+        is_fresh = accepted_at < exchange.sent_at - MARGIN and self.now - accepted_at < FRESH - 1
+        return newest[1] if is_fresh and self.is_well(accepted_at - MARGIN, *self.world.nodes) else None
+
+    def check_error(self, gateway: Gateway, key: Key, exchange: Exchange) -> None:
+        if not self.world.step_slack(exchange.sent_at - 15):
+            own = self.newest_of.get((*key, exchange.epoch))
+            if own is not None and own[1] < exchange.sent_at and self.now - own[0].sent_at < STALE - 1:
+                self.found(f"{exchange}: {exchange.status}, though {exchange.node.host} has answer {own[0].serial}")
+            if (newest := self.fresh_in_engine(key, exchange)) is not None:
+                self.found(f"{exchange}: {exchange.status}, though the engine has answer {newest.serial}")
+        super().check_error(gateway, key, exchange)
+
+    def stopped(self, node: Node, clean: bool) -> None:
+        for table in (self.newest_of, self.served, self.last_stale):
+            for place in [place for place in table if place[2] == node.epoch]:
+                del table[place]
+
+
+def is_older(answer: Answer, other: Answer) -> bool:
+    """Return whether a board is older than another one for the same stop."""
+    first, second = answer.question, other.question
+    if first is None or second is None or first.index >= second.index:
+        return False
+    return (answer.accepted_at or inf) < (other.accepted_at or inf)
+
+
+class OneQuestionForAll(SharedOracle):
+    """At most one question for a stop is under way on all nodes, and none for a board that the engine has.
+
+    Except for those with which each node finds out whether it is ready, and those of a process that has ended.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.probed_at: dict[Node, float] = {}
+        self.answered: dict[Key, tuple[float, Question]] = {}
+        """When the last board was accepted."""
+
+    def sent(self, exchange: Exchange) -> None:
+        if isinstance(exchange.user, Operator) and exchange.path == "/ready":
+            self.probed_at[exchange.node] = self.now
+
+    def acknowledged(
+        self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        if answer is not None and status == 200 and kind in ("", "chopped"):
+            self.answered[gateway.module, answer.code] = self.now, question
+
+    def asked(self, gateway: Gateway, question: Question) -> None:
+        node, what = question.node, f"/{gateway.module}/{question.code}: {question.node.host} asks"
+        is_probe = self.now - self.probed_at.get(node, -inf) < PROBE_SECONDS
+        if is_probe or self.world.step_slack(self.now - 2 * FRESH):
+            return
+        answered_at, answered = self.answered.get((gateway.module, question.code), (-inf, question))
+        for other in gateway.questions[question.code]:
+            is_pending = other.ended_at is None and self.now - other.at < DEADLINE - 1 and answered_at < other.at
+            if other is question or not is_pending or not self.is_alive(other):
+                continue
+            if other.epoch == question.epoch or self.is_well(other.at, node, other.node):
+                self.found(f"{what} {self.now - other.at:.3f} s after a pending question of {other.node.host}")
+        is_fresh = MARGIN < self.now - answered_at < FRESH - 5 and self.is_alive(answered)
+        if is_fresh and answered.epoch != question.epoch and self.is_well(answered.at, node, answered.node):
+            self.found(f"{what}, though a board was accepted {self.now - answered_at:.1f} s before")
+
+
+class Takeovers(SharedOracle):
+    """When a process has ended, other ones ask its questions again for their own clients."""
+
+    def stopped(self, node: Node, clean: bool) -> None:
+        others = [other for other in self.world.nodes if other is not node]
+        for gateway in self.world.gateways.values():
+            for code, questions in gateway.questions.items():
+                question = questions[-1]
+                is_pending = question.ended_at is None and self.now - question.at < DEADLINE
+                if is_pending and question.epoch == node.epoch and self.is_well(question.at, *others):
+                    self.world.scheduler.after(TAKEOVER_SECONDS, self.check, gateway, code, question, self.now)
+
+    def check(self, gateway: Gateway, code: str, question: Question, ended_at: float) -> None:
+        if gateway.questions[code][-1] is not question or question.ended_at or self.world.step_slack(ended_at):
+            return
+        for exchange in self.waiting((gateway.module, code)):
+            if exchange.sent_at < ended_at and self.is_well(question.at, exchange.node):
+                self.found(f"{exchange}: waits for {question.node.host}, which ended {TAKEOVER_SECONDS} s before")
+
+
+class SharedFailures(SharedOracle):
+    """A question without an answer ends the waits of the clients of all nodes at its deadline."""
+
+    def asked(self, gateway: Gateway, question: Question) -> None:
+        self.world.scheduler.after(DEADLINE + MARGIN, self.check, gateway, question)
+
+    def check(self, gateway: Gateway, question: Question) -> None:
+        if question.ended_at is not None or not self.is_alive(question) or self.world.step_slack(question.at):
+            return
+        if gateway.questions[question.code][-1] is not question:
+            return  # such as that of a node that finds out whether it is ready
+        for exchange in self.waiting((gateway.module, question.code)):
+            waits = question.at + MARGIN < exchange.sent_at < question.at + DEADLINE - MARGIN
+            if waits and self.is_well(question.at, exchange.node, question.node):
+                self.found(f"{exchange}: still waits for the question of {question.node.host}, which has failed")
+
+
+class Claims(SharedOracle):
+    """When the world is quiet, the engine has no claim of a process that runs."""
+
+    def quiet(self) -> None:
+        for key, name, claimed_at in self.engines.claims():
+            epoch = self.engines.names.get(name)
+            if epoch is None:
+                if not self.engines.was_spoiled:
+                    self.found(f"{key!r} is claimed by {name!r}, which is no process")
+                continue
+            node = next((node for node in self.world.nodes if node.epoch == epoch), None)
+            if node is not None and self.is_well(claimed_at, node) and not self.world.step_slack(claimed_at):
+                self.found(f"{key!r} is still claimed by {node.host}, {self.now - claimed_at:.1f} s ago")
+
+
+class Sharing(SharedOracle):
+    """Each node is connected to the engine soon after that is well, and its metrics say so."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.lost_at: dict[Node, float] = {}
+
+    def tick(self) -> None:
+        for node in self.world.nodes:
+            is_steady = self.world.network.slowest < 0.1 and not self.world.step_slack(self.now - CONNECT_SECONDS)
+            if not node.is_up or not is_steady or self.engines.mode or self.engines.is_connected(node):
+                self.lost_at[node] = self.now
+            elif self.now - self.lost_at.get(node, self.now) > CONNECT_SECONDS:
+                self.found(f"{node.host} is not connected to the engine, which is well")
+
+    def completed(self, exchange: Exchange) -> None:
+        if exchange.path != "/metrics" or not isinstance(exchange.user, Operator) or not exchange.node.is_up:
+            return
+        assert exchange.response is not None
+        match = re.search(rb"^govi_sharing ([01])\.0$", exchange.response.body, re.MULTILINE)
+        if match is None:
+            self.found("/metrics lacks govi_sharing")
+        elif match[1] == b"0" and self.is_well(self.now - REGISTER_SECONDS, exchange.node):
+            self.found(f"{exchange.node.host}: govi_sharing is 0, though the engine is well")
+
+
+SHARED_ORACLES = (Takeovers, SharedFailures, Claims, Sharing)
