@@ -184,7 +184,7 @@ class _Server:
         boards = [entry.value for key, entry in self.model.entries.items() if b":b:" in key]
         for key, entry in list(self.model.entries.items()):
             if random.random() < fraction:
-                value = random.choice([b"", b"1\n<x>", b"\xff" * 50, b"2\n", b"+" * 9, {b"member": 1.0}, *boards[:3]])
+                value = random.choice([b"", b"1\n<x>", b"\xff" * 50, b"2\n", b"+" * 9, {b"member": 1.0}, *boards])
                 expires = random.choice((entry.expires, inf, self.model.now() + 1e6))
                 self.model.entries[key] = replace(entry, value=value, expires=expires)
 

@@ -95,10 +95,8 @@ class SharedBoards(Boards, SharedOracle):
         if is_shared and kind in ("", "chopped", "repeat", "numberless"):
             nodes = (receiver, question.node) if self.is_alive(question) else (receiver,)
             if status != 200 and sent - question.at < LATE - 10 and self.is_well(question.at, *nodes):
-                key = f"/{gateway.module}/{question.code}"
-                self.found(
-                    f"{key}: an answer {sent - question.at:.1f} s after the question of another node got {status}"
-                )
+                text = f"an answer {sent - question.at:.1f} s after the question of another node got {status}"
+                self.found(f"/{gateway.module}/{question.code}: {text}")
         super().acknowledged(gateway, answer, kind, status, sent, question, epoch)
         if answer is None or status != 200 or answer.question is None or kind not in ("", "chopped"):
             return
