@@ -15,9 +15,12 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # Programs started by tests write bytecode; otherwise each would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
+.PHONY: help run run-feed test test-units test-integration test-trial test-browser test-contract test-deployment \
     test-documentation test-release test-container docs simulate simulate-check configuration examples screenshots \
     bench bench-hits bench-live bench-scale bench-share bench-quick lint check pin release clean
+
+help:  ## Print the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: .venv/ready  ## Serve the demo on port 8080, or the next free one.
 	@port=$(PORT); exec $(CACHE) --callback tcp:$$((port + 2)):interface=127.0.0.1 --source demo
@@ -29,11 +32,11 @@ run-feed: .venv/ready  ## Serve the simulator's live feed on port 8080, over Zer
 	    --feed $(FEED) & simulator=$$!; \
 	$(CACHE) --feed $(FEED) --gtfs http://127.0.0.1:$$((port + 3))/govi/ & cache=$$!; wait $$cache
 
-test: .venv/ready  ## Run the unit tests and, in parallel, the integration tests, which mostly wait.
+test: .venv/ready  ## Run the unit tests on two cores and, in parallel, the integration tests, which mostly wait.
 	$(MAKE) --jobs=2 $(SYNC) --no-print-directory test-units test-integration
 
 test-units: .venv/ready
-	$(BIN)/pytest --ignore=tests/integration
+	$(BIN)/pytest --ignore=tests/integration --numprocesses=2 --dist=worksteal
 
 test-integration: .venv/ready
 	@command -v redis-server valkey-server >/dev/null || \
@@ -51,7 +54,7 @@ simulate-check: .venv/ready  ## Plant the faults of tests/simulation/planted, ea
 	$(BIN)/python -m tests.simulation.planted
 
 test-browser: .venv/browser  ## Test the pages in Chromium (apt install chromium).
-	$(BIN)/pytest tests/browser
+	$(BIN)/pytest tests/browser --numprocesses=2 --dist=loadfile
 
 test-contract: .venv/contract  ## Check the program against its /openapi.json with schemathesis.
 	$(BIN)/pytest tests/contract

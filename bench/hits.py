@@ -237,10 +237,10 @@ def miss_costs(report: Report, folder: Path, quick: bool) -> None:
                 responses = pool.submit(request_all, govi.port, paths)
                 while counts(gateway)["requests"] < n:
                     time.sleep(0.1)
-                asked = govi.cpu()
+                requested = govi.cpu()
                 responses.result()
-            requests.append((asked - used) / n)
-            callbacks.append((govi.cpu() - asked) / n)
+            requests.append((requested - used) / n)
+            callbacks.append((govi.cpu() - requested) / n)
     rows = [
         (title, f"{statistics.median(costs) * 1e6:,.0f}", f"{min(costs) * 1e6:,.0f}")
         for title, costs in (

@@ -320,7 +320,7 @@ def main() -> None:
             began, loaded = clock.seconds(), succeed(None)
             if planning is not None:
                 feed.use_planning(Planning.open(planning))
-                clock.run(2)
+                clock.run(10)
                 report(
                     f"loading GTFS, {feed.timetable.gtfs.planning.n_calls:,} calls", clock, load, collections, began
                 )

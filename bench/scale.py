@@ -1,4 +1,4 @@
-"""Measures what worker processes cost and what they give: make bench-scale.
+"""Measures the cost and the throughput of worker processes: make bench-scale.
 
     python bench/scale.py [--quick] [--write FILE.md]
 

@@ -1,4 +1,4 @@
-"""What sharing boards through an engine costs and gives: a miss with and without it, and a takeover.
+"""Measures boards shared through an engine: the cost of a miss with and without it, and the time of a takeover.
 
     python bench/share.py [--quick]
 
@@ -146,8 +146,8 @@ def measure_misses(folder: str, rounds: int, n: int) -> None:
         measured = [[node.misses(n) for node in nodes.values()] for _ in range(rounds)]
         in_engine = (engine.core_seconds() - before) / rounds / n * 1000
         for index, figure in enumerate(("p50 of a miss", "processor time of a miss")):
-            alone, shared = (statistics.median(one[i][index] for one in measured) for i in range(2))
-            added = statistics.median(one[1][index] - one[0][index] for one in measured)
+            alone, shared = (statistics.median(costs[i][index] for costs in measured) for i in range(2))
+            added = statistics.median(costs[1][index] - costs[0][index] for costs in measured)
             print(f"{figure}: alone {alone:.2f} ms, shared {shared:.2f} ms, added {added:+.2f} ms")
         print(f"for comparison, a send() of 100 bytes over loopback: {send_seconds() * 1e6:.0f} us")
         print(f"processor time of the engine for a miss: {in_engine:.3f} ms")

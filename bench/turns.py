@@ -218,8 +218,7 @@ def main() -> None:
 def measure(server: Running, town: Town, messages: list[bytes], publisher: Any, options: argparse.Namespace) -> None:
     """Load the feed, and print a table of requests."""
     port, admin = server.port, server.port + 1
-    good = Watch(port, "/openapi.json")
-    good.path = f"/kv55/{town.codes[0]}"
+    good = Watch(port, f"/kv55/{town.codes[0]}")
     good.start()
     time.sleep(1)
     for message in messages:

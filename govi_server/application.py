@@ -148,7 +148,7 @@ def make_service(
         components.workers = _worker_pool(config, components, statistics, reactor)
         services.addService(components.workers)
     else:
-        services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _log_url))
+        services.addService(server_service(reactor, setting_name("listen"), config.listen, server, _open_url))
     return services
 
 
@@ -235,7 +235,7 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
         components.server,
         assignment,
         statistics,
-        _log_url,
+        _open_url,
     )
 
 
@@ -246,10 +246,16 @@ def response_headers(config: Config) -> dict[str, str]:
     return {**SERVER, **public_headers("Feed-State")}
 
 
-def _log_url(address: IAddress, scheme: str) -> None:
-    """Log the URL of the front page when the server listens on an address."""
-    if url := local_url(address, scheme):
-        log.info("Open {url}", url=url.replace("//127.0.0.1:", "//localhost:").replace("//[::1]:", "//localhost:"))
+def _open_url(address: IAddress, scheme: str) -> str | None:
+    """Return the URL of a server's front page for people on this machine; None for a UNIX socket."""
+    url = local_url(address, scheme)
+    return url and url.replace("//127.0.0.1:", "//localhost:").replace("//[::1]:", "//localhost:")
+
+
+def _open_status_url(address: IAddress, scheme: str) -> str | None:
+    """Return the URL of the status page for people on this machine; None for a UNIX socket."""
+    url = _open_url(address, scheme)
+    return url and f"{url}status"
 
 
 # URL modules and their sources
@@ -293,7 +299,7 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
     documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
     for page in (
-        Front(sources, components.feed, VERSION, reactor, STATION if config.is_demo else ""),
+        Front(sources, components.feed, VERSION, reactor, components.unreachable, STATION if config.is_demo else ""),
         BoardPages(displays, reactor, config.is_demo, config.pages.embed),
         Make(displays, components.feed, config.pages.address),
         Events(displays, reactor),
@@ -340,7 +346,9 @@ def _operations(
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, health_monitor, config.admin.hosts)
         components.appliers["admin.hosts"] = lambda changed: admin.set_hosts(changed.admin.hosts)
-        services.addService(Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin))
+        services.addService(
+            Listener(reactor, setting_name("admin.listen"), config.admin.listen, admin, _open_status_url)
+        )
     if config.manhole.listen:
         _add_manhole(services, config.manhole, components, history, status, levels, reactor)
     return services

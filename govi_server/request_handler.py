@@ -24,7 +24,7 @@ from govi_server.http.parameters import InvalidParameter
 from govi_server.http.request import Environ, RequestError
 from govi_server.http.response import NO_STORE
 from govi_server.http.sender import connection_field
-from govi_server.http.state import Input, State
+from govi_server.http.state import State
 from govi_server.runtime.cooperative import current_work
 from govi_server.runtime.failures import release
 from govi_server.server import Server
@@ -52,7 +52,7 @@ MAX_DISCARDED_BYTES = 4 << 20
 _log = Logger()  # not an attribute, so that log events do not refer to a connection
 
 # For speed: the metaclass of Enum makes State.IDLE a slow look-up.
-_NEW, _IDLE, _PARSED = State.NEW, State.IDLE, Input.PARSED
+_NEW, _IDLE = State.NEW, State.IDLE
 
 
 class RequestHandler(FlowControl):
@@ -211,7 +211,7 @@ class RequestHandler(FlowControl):
             return
         method, path, keep_alive = env["request_method"], env["path_info"][:MAX_PATH], env.keeps_alive()
         connection = connection_field(env, keep_alive)
-        entry = MemoEntry(method, path, respond, conditions(env), not keep_alive, connection, _segment(env), stop)
+        entry = MemoEntry(method, path, respond, conditions(env), not keep_alive, connection, env.segment, stop)
         self.server.request_memo.store(header_section, entry)
 
     def request_received(self, env: Environ) -> None:
@@ -246,7 +246,7 @@ class RequestHandler(FlowControl):
             self.mark("lookup")
             self.send_methods(env, tuple(_HANDLER_METHODS))
             return succeed(None)
-        segment = _segment(env)
+        segment = env.segment
         handler = self._handler(segment, env)
         self.mark("lookup")
         if handler is None:
@@ -380,8 +380,3 @@ class RequestHandler(FlowControl):
         self.connection.enter(_IDLE)
         self.sock.resumeProducing()
         self._receive(b"")
-
-
-def _segment(env: Environ) -> str:
-    """Return the first segment of a request's path, which names a module."""
-    return env["path_info"][1:].partition("/")[0]

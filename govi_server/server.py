@@ -134,6 +134,8 @@ class Server(ServerFactory[ConnectionHandler]):  # type: ignore[type-var]  # Twi
         self.unfinished = unfinished or UnfinishedRequests(clock, limits.unfinished, self.access.limits.connections)
         self.accepting = AcceptThrottle(clock, name)
         self.request_memo = RequestMemo()
+        # It stores no requests that proxies forward: with other proxies, these are others.
+        self.access.changed = lambda: self.request_memo.clear()
         self.turns = Turns(clock)
         self.draining = False
         self.connections: dict[ConnectionHandler, Connection] = {}

@@ -117,6 +117,9 @@ CONTACT = _string("contact", "mailto:ops@example.org", re.compile(r"[!-'*-\[\]-~
 ENGINE = _string("URL", "redis://host:6379/0", re.compile(r"(?:(?:redis|valkey)s?|unix)://.+|").fullmatch)._replace(
     is_secret=True
 )
+NODE = _string(
+    "address", "10.0.0.12:8082", re.compile(r"(?:[0-9.]{7,15}|\[[0-9a-f:.]{2,45}\]):[1-9][0-9]{0,4}").fullmatch
+)
 PREFIX = _string("prefix", "govi-cache", re.compile(r"[!-~]{1,100}").fullmatch)
 FEED = _string("feed address", "tcp://localhost:7817", re.compile(r"[a-z]+://.{1,300}").fullmatch)
 
@@ -168,6 +171,12 @@ class ModuleSettings(Struct, frozen=True):
         "127.0.0.0/8",
         "::1/128",
     )
+    nodes: Annotated[
+        tuple[Annotated[str, NODE], ...],
+        "Addresses of the callback endpoints of nodes that share boards, which may include this one. Nodes find each "
+        "other through the engine of [share]; those listed here get each other's callbacks also if one of them was "
+        "started without it.",
+    ] = ()
     license: Annotated[
         str,
         "URL of the licence in documents, if the gateway's response has none; empty: the licence of the source "

@@ -38,6 +38,7 @@ SOURCE_MEANINGS = "demo: a fictional town, govi: a gateway, or kv78turbo: the li
 _MODULE_NAME = re.compile(r"[A-Za-z0-9-]+")
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*@")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_INDEX = re.compile(r"\[[0-9]+\]\Z")
 
 
 class Setting(NamedTuple):
@@ -158,7 +159,7 @@ def load_valid(path: str | None, options: Mapping[str, Any]) -> Loaded:
     values = _without(values, of_options)
     problems += [problem._replace(key="") for problem in of_options]
     config = msgspec.convert(values, Config)
-    invalid = {problem.key.partition("[")[0] for problem in (*problems, *of_options)}
+    invalid = {setting_key(problem.key) for problem in (*problems, *of_options)}
     for key, text in (*_unused_options(modules, options, config), *_conflicts(config)):
         if key not in invalid:  # otherwise it follows from the first problem
             is_option = key in options
@@ -168,7 +169,7 @@ def load_valid(path: str | None, options: Mapping[str, Any]) -> Loaded:
 
 def _without(values: dict[str, Any], problems: Iterable[Problem], name: str = "") -> dict[str, Any]:
     """Return the settings of a table without those that have problems."""
-    invalid = {problem.key.partition("[")[0] for problem in problems}
+    invalid = {setting_key(problem.key) for problem in problems}
     paths = {key: joined(name, key) for key in values}
     return {
         key: _without(value, problems, paths[key]) if isinstance(value, dict) else value
@@ -212,9 +213,14 @@ def setting_name(key: str) -> str:
 
 def option_name(key: str) -> str:
     """Return the option of a setting. key: of the setting, or of an element of it."""
-    option = SETTINGS[key.partition("[")[0]].option
+    option = SETTINGS[setting_key(key)].option
     assert option is not None
     return f"--{option.name}"
+
+
+def setting_key(key: str) -> str:
+    """Return the key of a setting. key: of the setting, or of an element of it, such as listen[0]."""
+    return _INDEX.sub("", key)
 
 
 # Checks.

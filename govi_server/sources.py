@@ -198,7 +198,14 @@ def _make_peers(
 ) -> Peers:
     """Return the other nodes of a module."""
     allow = parse_networks(settings.allow)
-    return Peers(boards, reactor, callback_address.host_and_port, allow, lambda url: Poster(reactor, lambda: url))
+    return Peers(
+        boards,
+        reactor,
+        callback_address.host_and_port,
+        allow,
+        lambda url: Poster(reactor, lambda: url),
+        settings.nodes,
+    )
 
 
 class ListeningAddress:

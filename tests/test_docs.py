@@ -67,6 +67,17 @@ class DocumentTests(SynchronousTestCase):
         missing = {name for name in named if not any((directory / name).exists() for directory in directories)}
         self.assertEqual(missing, set())
 
+    def test_modules_are_documented(self) -> None:
+        """The architecture names every module of these packages."""
+        text, root = (ROOT / "docs/architecture.md").read_text("utf-8"), ROOT / "govi_server"
+        folders = (
+            *("", "http", "http/caching", "sockets", "runtime", "modules", "documents", "pages", "openapi"),
+            *("operations", "statistics"),
+        )
+        modules = {path.relative_to(root).as_posix() for folder in folders for path in (root / folder).glob("*.py")}
+        missing = {name for name in modules if not name.endswith("__init__.py") and f"`{name}`" not in text}
+        self.assertEqual(missing, set())
+
     def test_states_of_a_connection_are_documented(self) -> None:
         """The architecture's table of states has the rows of http/state.py."""
         text = (ROOT / "docs/architecture.md").read_text("utf-8")

@@ -175,6 +175,21 @@ class ImportTests(SynchronousTestCase):
         for module, others in ("request_handler", set[str]()), ("workers.process", {"workers"}):
             self.check_imports(module, others | _SERVER | {"request_handler", "server", "web_handler"})
 
+    def test_worker_needs_no_openssl(self) -> None:
+        """A worker without TLS runs without the packages that workers.__main__ excludes, which need 20 MB."""
+        code = (
+            "import sys; sys.argv = ['', '1']; sys.modules['ctypes'] = None\n"
+            "try: import govi_server.workers.__main__\n"
+            "except ImportError as error: print(error)\n"
+            "del sys.modules['ctypes']; import govi_server.workers.process; from twisted.internet import reactor\n"
+            "print(*(name for name, module in sys.modules.items() if module))"
+        )
+        output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        first, *modules = output.stdout.split("\n")
+        self.assertIn("ctypes", first)  # process.py was reached
+        self.assertIn("govi_server.workers.process", " ".join(modules).split())
+        self.assertEqual({"OpenSSL", "ssl", "cryptography"} & set(" ".join(modules).split()), set())
+
     def check_imports(self, module: str, allowed: set[str]) -> None:
         """Check that importing a module loads it, and besides it only these packages."""
         code = f"import sys, govi_server.{module}; print(*sys.modules)"

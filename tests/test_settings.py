@@ -507,6 +507,9 @@ class ErrorTests(ConfigTestCase):
             "a = " + "[" * 5000,
             "a = " + "9" * 5000,
             f"listen = '{'x' * 5000}'",
+            '"listen[0]" = 3',
+            '[modules]\n"a[b" = 5',
+            '[access]\n"rate[0]" = 3',
         ):
             error = self.error(toml)
             self.assertNotIn("\n", error)

@@ -15,7 +15,7 @@ from govi_server.errors import ConfigError, StartupError
 from govi_server.kv78turbo.zmq_sockets import is_address
 from govi_server.runtime.text import printable
 from govi_server.settings import Config
-from govi_server.settings_loader import Problem, load_valid, option_name
+from govi_server.settings_loader import Problem, load_valid, option_name, setting_key
 from govi_server.sockets.endpoint_syntax import check_endpoint
 
 
@@ -47,7 +47,7 @@ def find_problems(path: str | None, options: dict[str, Any]) -> Iterator[str]:
     lines = locate(path) if path is not None else Locations({})
     problems = loaded.problems
     for key, text in _domain_problems(loaded.config):
-        is_option = key.partition("[")[0] in options
+        is_option = setting_key(key) in options
         problems.append(Problem(option_name(key) if is_option else key, text, "" if is_option else key))
     if not problems:
         problems += _problems_of_services(loaded.config)

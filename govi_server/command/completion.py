@@ -1,4 +1,4 @@
-"""What shells complete. Values are not checked here: the errors of those who use them say more."""
+"""Completion in shells. Values are not checked here: the errors of the configuration are more specific."""
 
 from click import Context, Parameter
 from click.shell_completion import CompletionItem

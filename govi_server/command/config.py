@@ -19,7 +19,7 @@ from govi_server.tap import IMPLIED_SOURCES, SOURCE, error_text
 def config(changed: bool, **values: Any) -> None:
     """Print the configuration in force as TOML.
 
-    A comment after each value says where it is set: an option, a line of the file, or nowhere (default).
+    A comment after each value states where it is set: an option, a line of the file, or nowhere (default).
     """
     path, options = parse(values)
     try:

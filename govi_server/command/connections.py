@@ -66,7 +66,7 @@ def _unreachable(subject: str, host: str, port: int, error: OSError) -> Finding:
     if isinstance(error, socket.gaierror):
         return fail(subject, f"{host}: the name cannot be resolved ({error.strerror})", "check the name, and the DNS")
     reason = "no response" if isinstance(error, TimeoutError) else error.strerror or str(error)
-    return fail(subject, f"{host}:{port}: {reason}", "check the address, and firewalls between here and there")
+    return fail(subject, f"{host}:{port}: {reason}", "check the address, and the firewalls in between")
 
 
 def check_feed(config: Config) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What ``govi-cache doctor`` finds."""
+"""The findings of ``govi-cache doctor``."""
 
 from typing import Literal, NamedTuple
 

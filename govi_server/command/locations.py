@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from govi_server.settings_loader import joined
+from govi_server.settings_loader import joined, setting_key
 
 MAX_LINES = 1000
 """Each line costs parsing the file up to it; of longer files only the beginning is located."""
@@ -20,7 +20,7 @@ class Locations:
 
     def line(self, key: str) -> int:
         """Return the line of a key, or of the nearest table around it; 1 if it is nowhere."""
-        key = key.partition("[")[0]
+        key = setting_key(key)
         while key and key not in self.lines:
             key = key.rpartition(".")[0]
         return self.lines.get(key, 1)

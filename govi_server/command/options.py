@@ -16,7 +16,7 @@ def config_option() -> click.Option:
 
 
 def setting_options() -> Iterator[click.Option]:
-    """Yield the options of settings. Values are not checked: errors of the configuration say more."""
+    """Yield the options of settings. Values are not checked: the errors of the configuration are more specific."""
     for key, setting in SETTINGS.items():
         if setting.option is not None:
             name, letter = setting.option

@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from gzip import compress
 from pathlib import Path
@@ -135,11 +136,9 @@ class Recorder(Service):
             self._report(f"{self.summary()}, last data {age}")
 
     def _report(self, line: str, done: bool = False) -> None:
-        if self._in_place:
-            self._progress.write(f"\r{line}\x1b[K" + ("\n" if done else ""))
-        else:
-            self._progress.write(f"{line}\n")
-        self._progress.flush()
+        with suppress(OSError):  # the terminal is gone, or its file system full: the recording goes on
+            self._progress.write(f"\r{line}\x1b[K" + ("\n" if done else "") if self._in_place else f"{line}\n")
+            self._progress.flush()
 
     def _write(self) -> None:
         """Write pending messages, as a separate gzip member if compressed, so that the file is always complete."""

@@ -45,6 +45,11 @@ class CircuitBreaker:
         self._open_until = 0.0
         self.state: State = "closed"
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the source accepted the last request, if there was one."""
+        return not self._failures
+
     def listen(self, on_board: Callable[[Board], object]) -> None:
         """Pass the callback on to the source."""
         self._source.listen(on_board)
@@ -66,7 +71,7 @@ class CircuitBreaker:
         self.state = "closed"
 
     def _failed(self, failure: Failure) -> Failure:
-        if not failure.check(SourceUnreachable):
+        if not failure.check(SourceUnreachable):  # accepted, or cancelled since the board has arrived at another node
             self._close()
             return failure
         self._failures += 1

@@ -67,7 +67,7 @@ class BoardCache:
         # The waiters of each pending request: a dict is an ordered set that removes one of many in constant time.
         self._pending: dict[str, dict[Deferred[Entry], None]] = {}
         self._refreshing: dict[str, list[Deferred[Entry]]] = {}
-        """Those who wait for the result of a pending request itself."""
+        """The Deferreds of refresh() for each pending request, which get its failure despite a stale board."""
         source.listen(self._on_board)
 
     def board(self, code: str) -> tuple[Result, Entry | Deferred[Entry]]:

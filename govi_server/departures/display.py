@@ -72,6 +72,8 @@ class DisplayRow(Struct, frozen=True, gc=False):
     """OVapi's key of its journey (GVB_20260421_7_7189_0); "" if its other stops are unknown."""
     age_difference: float = 0.0
     """Seconds by which its data is older than the display's; negative if it is newer."""
+    shows_direction: bool = False
+    """Whether its line has the same destination in the other direction, on the board of a place."""
     provenance: Provenance | None = None
     """None for a gateway's."""
     fragments: Fragments | None = None
@@ -250,6 +252,7 @@ def place_display(
             rows.append(structs.replace(row, code=stop.code, age_difference=stop.age - age))
             if not len(rows) % STEP_PARTS:
                 yield
+    yield from _show_directions(rows)
     rows = yield from sort_in_steps(rows, lambda row: (row.expected, row.line, row.destination, row.code))
     state = min((stop.state for stop in stops), key=_STATES.index)
     times = [stop.as_of for stop in stops if stop.as_of is not None]
@@ -264,6 +267,20 @@ def place_display(
         age,
         similar=tuple(dict.fromkeys(code for stop in stops for code in stop.similar)) if state == "unknown" else (),
     )
+
+
+def _show_directions(rows: list[DisplayRow]) -> Generator[None, None, None]:
+    """Mark the rows whose destination does not tell their direction, in steps."""
+    directions: dict[tuple[str, str, str], set[str]] = {}
+    for n, row in enumerate(rows, 1):
+        if row.direction is not None:
+            directions.setdefault((row.operator, row.line, row.destination), set()).add(row.direction)
+        if not n % STEP_PARTS:
+            yield
+    for n, row in enumerate(rows):
+        if row.direction is not None and len(directions[row.operator, row.line, row.destination]) > 1:
+            rows[n] = structs.replace(row, shows_direction=True)
+            yield
 
 
 def board_display(board: Board, now: float, is_stale: bool, lines: frozenset[str], horizon: float) -> StopDisplay:

@@ -21,8 +21,8 @@ STEP_PARTS = 32
 class Fragments(Struct, gc=False, eq=False):
     """The parts of documents that were made of one passtime, by form.
 
-    Saves formatting what did not change. MAX_FORMS bounds it, and the memory of its
-    stop's joined passtimes (kv78turbo/stop_departures). Nothing invalidates a part: a changed passtime has new
+    Saves formatting what did not change. MAX_FORMS bounds it, and the memory of its stop's joined passtimes
+    (kv78turbo/stop_departures). Nothing invalidates a part: a changed passtime has new
     Fragments, and a form names everything else on which a part depends. Without gc: no part refers to Fragments.
     """
 

@@ -10,7 +10,14 @@ from cachetools import LRUCache
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from govi_server.departures.place_words import OPTIONAL_WORDS, normalized, similar_words, synonyms, town_forms
+from govi_server.departures.place_words import (
+    ARTICLES,
+    OPTIONAL_WORDS,
+    normalized,
+    similar_words,
+    synonyms,
+    town_forms,
+)
 from govi_server.departures.places import Place, StopRecord, code_of, make_places
 from govi_server.departures.timing_point import rd
 from govi_server.runtime.cooperative import STEP_ITEMS, map_in_steps, sort_in_steps
@@ -39,11 +46,11 @@ MAX_RANKED = 300
 _CELL_METRES = 1000
 """Side length of the grid cells by which positions are indexed."""
 
-_PREFIX, _ONE_TYPO, _TWO_TYPOS = 0.8, 0.7, 0.5
+_PREFIX, _ONE_TYPO, _CONTAINED, _TWO_TYPOS = 0.8, 0.7, 0.6, 0.5
 """The quality of a match, in relation to that of an equal word."""
 
-_MIN_LENGTH_ONE_TYPO, _MIN_LENGTH_TWO_TYPOS = 4, 6
-"""Lengths of words from which on typos are considered."""
+_MIN_LENGTH_CONTAINED, _MIN_LENGTH_ONE_TYPO, _MIN_LENGTH_TWO_TYPOS = 3, 4, 6
+"""Lengths of words from which on words that contain them, and typos, are considered."""
 
 _Qualities = dict[str, float]
 """The quality of the match of one word of a query with words of the index."""
@@ -85,7 +92,8 @@ class PlaceIndex:
     ) -> Iterator[None]:
         """Build an index in steps, and pass it to built(). record: returns what is known of a TimingPointCode."""
         index = cls()
-        index._codes = yield from sort_in_steps([*codes])
+        all_codes = yield from map_in_steps(str, codes)
+        index._codes = yield from sort_in_steps(all_codes)
         places = yield from make_places(map(record, index._codes))
         index._places = yield from sort_in_steps(places, lambda place: (-place.n_departures, place.name, place.id))
         yield from map_in_steps(index._add, range(len(places)), STEP_ITEMS // 4)
@@ -174,8 +182,10 @@ class PlaceIndex:
             yield
         if (yield from self._add_ranked(matches, similar)) or matches:
             return
-        # Words are omitted from the first on: numbers before others, since they are of a house or a postcode.
-        known = sorted([word for word in similar if word.places], key=_is_not_a_number)
+        # Words are omitted: articles, numbers, since they are of a house or a postcode, then those of most places.
+        found = [(text, word) for text, word in zip(words, similar, strict=True) if word.places]
+        known = [word for text, word in found if text not in ARTICLES] or [word for _, word in found]
+        known.sort(key=lambda word: (_is_not_a_number(word), -len(word.places)))
         if known and len(known) < len(words):
             yield from self._add_ranked(matches, known)
         for omitted in range(len(known)) if len(known) > 1 and not matches else ():
@@ -195,9 +205,16 @@ class PlaceIndex:
         return self._matches({**dict.fromkeys(others, _PREFIX), **dict.fromkeys(same, 1.0)})
 
     def _similar(self, word: str) -> Generator[None, None, _Qualities]:
-        """Return words that differ by one or two letters, or exchanges of neighbouring letters, in steps."""
+        """Return words that contain a word, or differ by one or two letters, in steps.
+
+        An exchange of neighbouring letters is one difference.
+        """
         limit = (len(word) >= _MIN_LENGTH_ONE_TYPO) + (len(word) >= _MIN_LENGTH_TWO_TYPOS)
         qualities: _Qualities = {}
+        for length, words in self._of_length.items() if len(word) >= _MIN_LENGTH_CONTAINED else ():
+            if length > len(word):
+                qualities.update((other, _CONTAINED) for other in words if word in other)
+                yield
         for length in range(len(word) - limit, len(word) + limit + 1) if limit else ():
             words = self._of_length.get(length, [])
             for other, typos, _ in process.extract(word, words, scorer=OSA.distance, score_cutoff=limit, limit=None):
@@ -233,7 +250,7 @@ class PlaceIndex:
     def _order(self, i: int, alternatives: list[_Qualities]) -> tuple[float, bool, int]:
         """Return the sort key of a place that matches: by quality, completeness and departures."""
         town = self._towns[i]
-        in_town = {word for form in town_forms(town) for word in form.split()}
+        in_town = _words_of((), town)
         best = (self._quality_of_name(name.split(), in_town, alternatives) for name in self._names[i])
         return *min(best), i
 
@@ -284,7 +301,10 @@ def _is_not_a_number(word: _WordMatches) -> bool:
 
 
 def _words_of(names: Iterable[str], town: str) -> set[str]:
-    return {word for text in (*names, *town_forms(town)) for word in text.split()}
+    """Return the words of names and a town; people write a town of several words as one, too."""
+    towns = town_forms(town)
+    words = {word for text in (*names, *towns) for word in text.split()}
+    return words | {text.replace(" ", "") for text in towns if text}
 
 
 def _with_prefix(ordered: list[str], prefix: str, limit: int | None = None) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -13,6 +13,8 @@ from govi_server.runtime.cooperative import CooperativeRunner
 
 REBUILD_PAUSE_FACTOR = 20
 """Pause after a build, as a multiple of its duration: at night KV7 changes every second."""
+
+FAILED = "building the place index failed"
 
 
 class KnownStops(Protocol):
@@ -43,13 +45,16 @@ class PlaceIndexCache:
         self.latest: PlaceIndex | None = None
         """The last index that was built."""
         self._version: object = None
-        self._not_before = 0.0
+        self._ended_at = 0.0
+        self._pause = 0.0
+        """Seconds from the end of a build to the next one."""
         self._waiters: dict[Deferred[PlaceIndex], None] | None = None
 
     def index(self) -> Deferred[PlaceIndex]:
-        """Return the index, the previous one during a rebuild. Fails with RuntimeError if the first build fails."""
+        """Return the index, the previous one during a rebuild. Fails with RuntimeError until a build succeeds."""
         now, version = self._clock.seconds(), self._stops.stops_version
-        if version != self._version and self._waiters is None and now >= self._not_before:
+        is_pausing = 0 <= now - self._ended_at < self._pause  # not after the clock was set back
+        if version != self._version and self._waiters is None and not is_pausing:
             self._version, self._waiters = version, {}
             steps = PlaceIndex.make(self._stops.stop_codes, self._stops.stop_record, self._built)
             self.runner.cooperator.coiterate(steps).addBoth(self._ended, now)
@@ -58,8 +63,7 @@ class PlaceIndexCache:
             waiter: Deferred[PlaceIndex] = Deferred(lambda cancelled: waiters.pop(cancelled, None))
             waiters[waiter] = None
             return waiter
-        assert self.latest is not None
-        return succeed(self.latest)
+        return fail(RuntimeError(FAILED)) if self.latest is None else succeed(self.latest)
 
     def _built(self, index: PlaceIndex) -> None:
         self.latest = index
@@ -68,8 +72,8 @@ class PlaceIndexCache:
         waiters, self._waiters = self._waiters or {}, None
         if self.latest is None:
             self._version = None
-        now = self._clock.seconds()
-        self._not_before = now + REBUILD_PAUSE_FACTOR * max(now - started, 0.0)
-        failure = Failure(RuntimeError("building the place index failed"))
+        self._ended_at = self._clock.seconds()
+        self._pause = REBUILD_PAUSE_FACTOR * max(self._ended_at - started, 0.0)
+        failure = Failure(RuntimeError(FAILED))
         self.runner.resume(waiters, failure if self.latest is None else self.latest)
         return result

@@ -6,8 +6,18 @@ import unicodedata
 _WORD = re.compile(r"\w+")
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "_": " "})  # not decomposed by NFKD
 
-_ABBREVIATIONS = re.compile(r"\b(?:(?P<letter>[chn]) s|(?P<a>a) dam|(?P<r>r) dam)\b")
-"""Abbreviations that consist of several words without their punctuation: C.S., N.S., A'dam, R'dam."""
+_ABBREVIATIONS = {
+    "c s": "cs",
+    "n s": "ns",
+    "h s": "hs",
+    "p r": "pr",
+    "a dam": "amsterdam",
+    "r dam": "rotterdam",
+    "a d": "aan de",
+}
+"""Abbreviations that consist of several words without their punctuation: C.S., N.S., H.S., P+R, A'dam, R'dam, a/d."""
+
+_ABBREVIATION = re.compile(rf"\b(?:{'|'.join(_ABBREVIATIONS)})\b")
 
 _TOWNS = {
     "s gravenhage": "den haag",
@@ -21,15 +31,22 @@ _TOWNS |= {other: town for town, other in _TOWNS.items()}
 _SYNONYMS = {
     "cs": ("centraal",),
     "centraal": ("cs",),
-    "station": ("cs", "ns", "hs"),
+    "station": ("cs", "ns", "hs", "hoofdstation"),
     "ns": ("station",),
-    "hs": ("hollands", "spoor"),
+    "hs": ("hollands", "spoor", "hoofdstation"),
     "hollands": ("hs",),
     "spoor": ("hs",),
     "st": ("sint", "station"),
     "sint": ("st",),
+    "de": ("den", "der"),
+    "den": ("de", "der"),
+    "der": ("de", "den"),
+    "pr": ("prins", "transferium"),
+    "transferium": ("pr",),
     "adam": ("amsterdam",),
+    "asd": ("amsterdam",),
     "rdam": ("rotterdam",),
+    "rtd": ("rotterdam",),
     "dh": ("haag",),
     "zkh": ("ziekenhuis",),
     "ziekenhuis": ("zkh",),
@@ -38,10 +55,13 @@ _SYNONYMS = {
     "airport": ("luchthaven", "vliegveld"),
 }
 
-_SIMILAR = {"cs": ("station",), "centraal": ("station",)}
+_SIMILAR = {"cs": ("station", "hoofdstation"), "centraal": ("station", "hoofdstation")}
 
 OPTIONAL_WORDS = frozenset(("station", "ns", "de", "het", "t"))
 """Words of a name that people omit."""
+
+ARTICLES = frozenset(("de", "den", "der", "het", "t", "aan", "van", "op", "in", "bij"))
+"""Words that say nothing of a place when no place has all words of a query."""
 
 
 def folded(text: str) -> str:
@@ -53,13 +73,7 @@ def folded(text: str) -> str:
 
 def normalized(text: str) -> str:
     """Return a folded text with abbreviations as one word each."""
-    return _ABBREVIATIONS.sub(_one_word, folded(text))
-
-
-def _one_word(match: re.Match[str]) -> str:
-    if letter := match["letter"]:
-        return f"{letter}s"
-    return "amsterdam" if match["a"] else "rotterdam"
+    return _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[0]], folded(text))
 
 
 def town_forms(town: str) -> tuple[str, ...]:

@@ -28,12 +28,14 @@ _Departure = TypeVar("_Departure", bound=Selectable)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The parameters limit, line, direction and horizon of a request."""
+    """The parameters of a request that select departures."""
 
     limit: int | None = None
+    """Maximum departures; None for all."""
     lines: frozenset[str] = frozenset()
     """LinePublicNumbers or LinePlanningNumbers; empty selects all."""
     direction: str | None = None
+    """LineDirection; None selects both."""
     horizon: float | None = None
     """Seconds; None selects the module's own default."""
     modes: frozenset[Mode] = frozenset()

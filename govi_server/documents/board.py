@@ -13,7 +13,7 @@ from govi_server.departures.display import DepartureDisplay, DisplayRow, Provena
 from govi_server.departures.fragments import STEP_PARTS, make_part, pieces
 from govi_server.departures.modes import Mode
 from govi_server.departures.times import local_timestamp
-from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_words
+from govi_server.pages.texts import TEXTS, clock, direction_words, left_words, row_words, stop_words
 
 _Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 _Value = Callable[[StopDisplay, DisplayRow, float, str], Any]
@@ -24,7 +24,9 @@ class _Member(NamedTuple):
     type: Any
     value: _Value
     text: _Value | None = None
-    """For times: the text in a line, aligned right and never shortened. Other members are as in the JSON."""
+    """The text in a line, if it differs from the JSON."""
+    is_time: bool = False
+    """In a line, times are aligned right and never shortened."""
     counts_down: bool = False
     """Whether the value depends on the remaining minutes."""
 
@@ -39,26 +41,34 @@ def _time_in_line(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> 
     return ("~" if row.state in ("unknown", "last_known") else "") + _time(stop, row, now, lang)
 
 
+def _destination_in_line(stop: StopDisplay, row: DisplayRow, now: float, lang: str) -> str:
+    """Return the destination, with the direction where that matters."""
+    return f"{row.destination} ({direction_words(row, lang)})" if row.shows_direction else row.destination
+
+
 _MEMBERS: dict[str, _Member] = {
     "line": _Member(str, lambda stop, row, now, lang: row.line),
-    "destination": _Member(str, lambda stop, row, now, lang: row.destination),
+    "destination": _Member(str, lambda stop, row, now, lang: row.destination, _destination_in_line),
     "platform": _Member(str | None, lambda stop, row, now, lang: row.platform),
-    "time": _Member(str, _time, _time_in_line, counts_down=True),
+    "time": _Member(str, _time, _time_in_line, is_time=True, counts_down=True),
     "minutes": _Member(
         int | None,
         lambda stop, row, now, lang: stop.minutes(row, now),
         lambda stop, row, now, lang: left_words(row, stop.minutes(row, now), lang),
+        is_time=True,
         counts_down=True,
     ),
     "planned": _Member(
         _Timestamp,
         lambda stop, row, now, lang: local_timestamp(row.planned),
         lambda stop, row, now, lang: clock(row.planned),
+        is_time=True,
     ),
     "expected": _Member(
         _Timestamp | None,
         lambda stop, row, now, lang: local_timestamp(row.expected) if row.is_expected else None,
         lambda stop, row, now, lang: clock(row.expected) if row.is_expected else "",
+        is_time=True,
     ),
     "state": _Member(RowState, lambda stop, row, now, lang: row.state),
     "words": _Member(str, lambda stop, row, now, lang: row_words(row, lang)),
@@ -211,7 +221,7 @@ def _line(text: str, width: int | None) -> str:
 
 
 def _is_time(name: str) -> bool:
-    return _MEMBERS[name].text is not None
+    return _MEMBERS[name].is_time
 
 
 def _fit(widths: list[int], fields: Sequence[str], width: int) -> None:

@@ -73,7 +73,7 @@ class OvapiDocuments:
         return Stop(*self._stop_members(code))
 
     def _stop_members(self, code: str) -> tuple[float, float, str, str, str, str | None, str, str]:
-        point = self._timetable.timing_points.get(code)
+        point = self._timetable.timing_point(code)
         area = point.stop_area if point is not None else None
         return (*_position(point), _town(point), _name(point, code), code, area, UNKNOWN, UNKNOWN)
 
@@ -85,8 +85,8 @@ class OvapiDocuments:
     def passtime(self, passtime: Passtime) -> PassDocument:
         """Return the description of a passtime."""
         timetable = self._timetable
-        line = timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
-        point = timetable.timing_points.get(passtime.timing_point_code)
+        line = timetable.line(passtime.data_owner_code, passtime.line_planning_number)
+        point = timetable.timing_point(passtime.timing_point_code)
         longitude, latitude = _position(point)
         arrival, departure = passtime.target_arrival_time, passtime.target_departure_time
         expected_arrival, expected_departure = passtime.expected_arrival_time, passtime.expected_departure_time
@@ -187,11 +187,11 @@ class OvapiDocuments:
     def line(self, operator: str, number: str, direction: str) -> Line | None:
         """Return the description of a line in one direction; None if it is unknown."""
         key = (operator, number, direction)
-        if key not in self._timetable.directions and key not in self._feed.passtimes.lines:
+        destination_name = self._timetable.line_headsign(*key)
+        if destination_name is None and key not in self._feed.passtimes.lines:
             return None
-        line = self._timetable.lines.get((operator, number))
+        line = self._timetable.line(operator, number)
         destination = self._timetable.directions.get(key)
-        destination_name = self._timetable.destinations.get((operator, destination or ""), destination)
         public_number = (line and line.public_number) or number
         return Line(
             LineWheelchairAccessible=UNKNOWN,
@@ -237,14 +237,18 @@ class OvapiDocuments:
         live = list(self._feed.passtimes.lines.get((operator, number, direction), ()))
         journeys = dict.fromkeys(key.decode().replace("|", "_") for key in live)
         within: list[Passtime] = []
+        numbers: set[tuple[str, str, date]] = set()
         for journey in journeys:
-            passtime = current_passtime((yield from self._feed.journeys.passtimes(journey)), now)
+            passtimes = yield from self._feed.journeys.passtimes(journey)
+            numbers.update(map(_journey_numbers, passtimes))
+            passtime = current_passtime(passtimes, now)
             if passtime is not None and passtime.expected <= now + OVAPI_HORIZON:
                 within.append(passtime)
         for call in self._timetable.first_passtimes(operator, number, direction, now, now + OVAPI_HORIZON):
             yield
             planned = None if call is None else call.make()
-            if planned is not None and planned.journey not in journeys:
+            # In GTFS, the service level of a live journey may be another one.
+            if planned is not None and planned.journey not in journeys and _journey_numbers(planned) not in numbers:
                 within.append(planned)
         within = yield from sort_in_steps(within, lambda passtime: passtime.expected)
         return (yield from self.passes((passtime.journey, passtime, None) for passtime in within))
@@ -275,6 +279,11 @@ class OvapiDocuments:
                 yield
             timestamps.append(moments)
         return LastUpdate(LastUpdateTimeStamps(*timestamps), self.server_time())
+
+
+def _journey_numbers(passtime: Passtime) -> tuple[str, str, date]:
+    """Return what identifies a journey of a line on any service level."""
+    return passtime.journey_number, passtime.fortify_order_number, passtime.operation_date
 
 
 def current_passtime(passtimes: Iterable[Passtime], now: float) -> Passtime | None:

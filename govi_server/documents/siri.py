@@ -1,10 +1,10 @@
 """SIRI Lite's JSON: a StopMonitoring response as Structs, which define the bytes and the JSON Schema.
 
-Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). Times are
-reliable by the same rules as on the departure board.
+Names, nesting and enumerations are those of SIRI 2.0 (CEN/TS 15531-3). Times are reliable by the same rules as on the
+departure board.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Annotated, Literal, cast
 
@@ -129,11 +129,16 @@ class SiriResponse(Struct):
 
 
 ERRORS: dict[Freshness, ErrorCondition] = {
-    "unknown": ErrorCondition(InvalidDataReferencesError=SiriError("Unknown MonitoringRef")),
     "old": ErrorCondition(NoInfoForTopicError=SiriError("The data of this stop is too old")),
     "down": ErrorCondition(ServiceNotAvailableError=SiriError("There is no live data")),
 }
-"""The errors of stops without a board."""
+"""The errors of known stops without a board."""
+
+
+def unknown_stop(similar: Sequence[str]) -> ErrorCondition:
+    """Return the error of a stop that does not exist. similar: codes and names of those that may be meant."""
+    text = f"Unknown MonitoringRef; similar: {'; '.join(similar)}" if similar else "Unknown MonitoringRef"
+    return ErrorCondition(InvalidDataReferencesError=SiriError(text))
 
 
 def other_error(text: str) -> ErrorCondition:
@@ -186,7 +191,7 @@ class SiriDocuments:
         return msgspec.json.encode(self._visit(passtime, reliable))
 
     def _visit(self, passtime: Passtime, reliable: Reliability) -> MonitoredStopVisit:
-        line = self._timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
+        line = self._timetable.line(passtime.data_owner_code, passtime.line_planning_number)
         mode = mode_of(line.transport_type) if line is not None else None
         call = self._call(passtime, reliable)
         # ItemIdentifier and DatedVehicleJourneyRef are OVapi's key of the journey, with SIRI's separator.
@@ -212,7 +217,7 @@ class SiriDocuments:
         )
 
     def _call(self, passtime: Passtime, reliable: Reliability) -> MonitoredCall:
-        point = self._timetable.timing_points.get(passtime.timing_point_code)
+        point = self._timetable.timing_point(passtime.timing_point_code)
         status = passtime.trip_stop_status
         call = MonitoredCall(
             StopPointRef=Value(passtime.timing_point_code),

@@ -6,6 +6,7 @@ from typing import Any
 import zmq
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zmq.utils.monitor import parse_monitor_message
@@ -34,12 +35,16 @@ MAX_TOPIC_BYTES = 256
 MAX_TOPICS = 1000
 """Topics that are reported; a server subscribes to two."""
 
+MAX_TURN_EVENTS = 200
+"""Subscriptions, and connections, that are read in one turn of the reactor."""
+
 
 class Publisher(Service):
     """Publishes messages to any number of subscribers, none of which waits for another.
 
-    reactor: an IReactorFDSet and IReactorThreads. address: to listen on. subscribed, unsubscribed: called with a
-    topic at its first subscription, and after its last one has ended. Raises StartupError for an invalid address.
+    reactor: an IReactorTime, IReactorFDSet and IReactorThreads. address: to listen on. subscribed, unsubscribed:
+    called with a topic at its first subscription, and after its last one has ended. Raises StartupError for an
+    invalid address.
     """
 
     log = Logger()
@@ -63,6 +68,8 @@ class Publisher(Service):
         self._socket: Socket | None = None
         self._monitor: Socket | None = None
         self._descriptors: list[SocketDescriptor] = []
+        self._read_call: IDelayedCall | None = None
+        """The next turn of reading, if the last one did not read all."""
         self._connections: set[int] = set()
         self.topics: set[bytes] = set()
         """The topics of all subscribers."""
@@ -100,14 +107,10 @@ class Publisher(Service):
         assert self._socket is not None
         assert self._monitor is not None
         self.log.info("Feed proxy: publishing on {address}", address=self.address)
-        self._descriptors = [
-            SocketDescriptor(self._socket, self._read_topics),
-            SocketDescriptor(self._monitor, self._read_events),
-        ]
+        self._descriptors = [SocketDescriptor(socket, self._read) for socket in (self._socket, self._monitor)]
         for descriptor in self._descriptors:
             self._reactor.addReader(descriptor)
-        self._read_topics()  # earlier events may not make a descriptor readable
-        self._read_events()
+        self._read()  # earlier events may not make a descriptor readable
 
     def stopService(self) -> Deferred[None]:
         """Close the socket; fires when libzmq's threads have ended."""
@@ -120,6 +123,9 @@ class Publisher(Service):
         for descriptor in self._descriptors:
             self._reactor.removeReader(descriptor)
         self._descriptors.clear()
+        if self._read_call is not None:
+            self._read_call.cancel()
+            self._read_call = None
         if self._socket is not None:
             self._socket.disable_monitor()
             self._socket.close()
@@ -137,31 +143,44 @@ class Publisher(Service):
         except zmq.ZMQError as error:
             self._warnings.add("send", "Feed proxy: cannot publish: {error}", error=error.strerror)
             return
-        self._read_topics()  # sending may have made the descriptor unreadable
+        self._read()  # sending may have made the descriptor unreadable
 
-    def _read_topics(self) -> None:
-        """Report new topics, and those without subscribers.
-
-        Event: a byte of 1 or 0 and the topic. Other messages of subscribers are ignored.
-        """
-        while self._socket is not None and has_message(self._socket):
-            event, *_ = self._socket.recv_multipart(zmq.NOBLOCK)
-            topic = event[1:]
-            if event[:1] == b"\1" and topic not in self.topics:
-                if len(self.topics) < MAX_TOPICS:
-                    self.topics.add(topic)
-                    self._subscribed(topic)
-                else:
-                    text = "Feed proxy: topic {topic} not forwarded (maximum {limit})"
-                    self._warnings.add("topics", text, topic=topic, limit=MAX_TOPICS)
-            elif event[:1] == b"\0" and topic in self.topics:
-                self.topics.discard(topic)
-                self._unsubscribed(topic)
-
-    def _read_events(self) -> None:
-        while self._monitor is not None and has_message(self._monitor):
-            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-            if event["event"] == zmq.EVENT_ACCEPTED:
-                self._connections.add(event["value"])  # the number of its file descriptor
+    def _read(self) -> None:
+        """Read what the sockets report, up to MAX_TURN_EVENTS of each, and the rest in later turns."""
+        for socket, read in ((self._socket, self._read_topic), (self._monitor, self._read_connection)):
+            for _ in range(MAX_TURN_EVENTS):
+                if socket is None or not has_message(socket):
+                    break
+                read(socket.recv_multipart(zmq.NOBLOCK))
             else:
-                self._connections.discard(event["value"])
+                if self._read_call is None:
+                    self._read_call = self._reactor.callLater(0, self._read_rest)
+
+    def _read_rest(self) -> None:
+        self._read_call = None
+        self._read()
+
+    def _read_topic(self, frames: list[bytes]) -> None:
+        """Report a new topic, or one without subscribers.
+
+        The first frame: a byte of 1 or 0 and the topic. Other messages of subscribers are ignored.
+        """
+        event, topic = frames[0], frames[0][1:]
+        if event[:1] == b"\1" and topic not in self.topics:
+            if len(self.topics) < MAX_TOPICS:
+                self.topics.add(topic)
+                self._subscribed(topic)
+            else:
+                text = "Feed proxy: topic {topic} not forwarded (maximum {limit})"
+                self._warnings.add("topics", text, topic=topic, limit=MAX_TOPICS)
+        elif event[:1] == b"\0" and topic in self.topics:
+            self.topics.discard(topic)
+            self._unsubscribed(topic)
+
+    def _read_connection(self, frames: list[bytes]) -> None:
+        """Count a connection that was accepted or closed."""
+        event = parse_monitor_message(frames)
+        if event["event"] == zmq.EVENT_ACCEPTED:
+            self._connections.add(event["value"])  # the number of its file descriptor
+        else:
+            self._connections.discard(event["value"])

@@ -65,7 +65,7 @@ class ProxySite(OperatorsSite):
 
     def __init__(self, proxy: FeedProxy, hosts: Sequence[str] = ()) -> None:
         registry = CollectorRegistry()
-        registry.register(_ProxyMetrics(proxy))
+        registry.register(ProxyMetrics(proxy))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         pages = {
@@ -90,7 +90,7 @@ class _HealthPage(Resource):
         return NOT_DONE_YET
 
 
-class _ProxyMetrics(Collector):
+class ProxyMetrics(Collector):
     """Reads the state of a proxy when scraped."""
 
     def __init__(self, proxy: FeedProxy) -> None:

@@ -33,7 +33,7 @@ def ip_of_host(host: str | None) -> Address | None:
         return UNSPECIFIED
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=2_000)
 def parse_ip(text: str) -> Address:
     """Parse an IP address; return an IPv4-mapped IPv6 address as IPv4. Raises ValueError."""
     address = ip_address(text.partition("%")[0])  # a % separates the interface of a link-local address

@@ -1,13 +1,14 @@
 """Read the body of a request, with Content-Length or chunked. Pure: no transport, no clock.
 
 ``feed(data)`` accepts bytes in pieces of any size. It returns None until the body is complete, and then the bytes
-that follow it; it raises RequestError. ``body`` is the body so far, empty if it is discarded; ``size`` its bytes.
+that follow it; it raises RequestError. ``body`` is the body so far, empty if it is discarded; ``size`` the bytes that
+are held.
 """
 
 import re
 from io import BytesIO
 
-from govi_server.http.request import CHUNKED, RequestError
+from govi_server.http.request import CHUNKED, TOKEN, RequestError
 
 # A line of the chunked framing, without CRLF: a chunk size with its extensions, or a trailer field.
 _MAX_LINE_BYTES = 4096
@@ -16,11 +17,10 @@ _SIZE_BYTES = 8
 # Total bytes of extensions and trailers, which are ignored.
 _MAX_EXTRA_BYTES = 8 * _MAX_LINE_BYTES
 # Extensions are ignored, but must be well-formed (RFC 9112 section 7.1.1).
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (TOKEN, TOKEN, _QUOTED)
 _CHUNK = re.compile(rb"0*([0-9A-Fa-f]+)(?:%b)*" % _EXTENSION)
-_TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % _TOKEN)
+_TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % TOKEN)
 
 
 def _bad_request(reason: str) -> RequestError:
@@ -81,6 +81,11 @@ class ChunkedBody(_Content):
         self._missing = 0  # bytes of the current chunk, including its CRLF, that are still to be received
         self._extras = 0
         self._in_trailer = False
+
+    @property
+    def size(self) -> int:
+        """The bytes that are held, also of an incomplete line."""
+        return super().size + len(self._pending)
 
     def feed(self, data: bytes) -> bytes | None:
         """Receive bytes; return those that follow the body, or None until it is complete."""

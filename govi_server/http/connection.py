@@ -170,7 +170,7 @@ class Connection(Lifecycle):
         previous, was_ending = self.state, self.is_ending
         self.enter(state)
         if not was_ending:
-            self.sock.unregisterProducer()  # a TLS transport would keep it
+            self.sock.unregisterProducer()  # a TLS transport would still refer to it
         self._server.reports.stop(self)
         self.handler.handle_closing(previous)
         self.hold(0)

@@ -30,7 +30,7 @@ MAX_QUERY_CHARACTERS = 100
 
 
 class Problem(Struct):
-    """An error (RFC 9457). Its type is about:blank: the status says what it is."""
+    """An error (RFC 9457). Its type is about:blank: the status identifies it."""
 
     title: str
     """The reason phrase of the status."""
@@ -54,7 +54,7 @@ class ErrorFormats(Struct, frozen=True):
 
     def format(self, env: Environ, status: str, text: str) -> tuple[str, Fields]:
         """Return the body of an error and its header fields. text: what happened, for human readers."""
-        module = env["path_info"][1:].partition("/")[0]
+        module = env.segment
         offered: tuple[str, ...] = (TEXT, HTML) if module in self.texts else (TEXT, HTML, PROBLEM, JSON)
         if module in self.problems:
             offered = (PROBLEM, JSON, HTML, TEXT)

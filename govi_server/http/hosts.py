@@ -17,9 +17,10 @@ def rejected_host(hosts: Sequence[str], allowed: Collection[str]) -> str | None:
 
     hosts: the Host fields, and the host of a target in absolute form. allowed: the names in admin.hosts.
 
-    A site can give its name this server's address (DNS rebinding), so that its pages may read the responses: such
-    requests name that site as their host. IP addresses cannot be rebound, nor can localhost and names below it, which
-    browsers resolve themselves (RFC 6761 section 6.3). Browsers always send Host: a request without it is accepted.
+    A site can resolve its name to this server's address (DNS rebinding), so that its pages may read the responses:
+    such requests name that site as their host. IP addresses cannot be rebound, nor can localhost and names below it,
+    which browsers resolve themselves (RFC 6761 section 6.3). Browsers always send Host: a request without it is
+    accepted.
     """
     names = {name_of(host) for host in allowed}
     return next((host for host in hosts if not _is_own(name_of(host), names)), None)

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from govi_server.http.request import Environ, ascii_lower
+from govi_server.http.request import TOKEN, Environ, ascii_lower
 
-_CODING = re.compile(
-    r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*(?:;[ \t]*[Qq]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?"
-)
+_QVALUE = r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?"  # RFC 9110 section 12.4.2
+_CODING = re.compile(rf"[ \t]*({TOKEN.decode()})[ \t]*(?:;[ \t]*[Qq]=({_QVALUE})[ \t]*)?")
 
 
 def prefers_gzip(env: Environ) -> bool:
@@ -24,11 +23,14 @@ def prefers_gzip(env: Environ) -> bool:
 
 
 _MEMBER = re.compile(r"[ \t]*([^;, \t]+)[ \t]*((?:;[^,]*)?)")
-_WEIGHT = re.compile(r";[ \t]*[Qq]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)")
+_WEIGHT = re.compile(rf";[ \t]*[Qq]=({_QVALUE})[ \t]*(?:;|$)")
 
 
 def weights(field: str) -> dict[str, float]:
-    """Parse a field such as Accept; return weights by member in lower case. Invalid members are ignored."""
+    """Parse a field such as Accept; return weights by member in lower case.
+
+    Invalid members are ignored; an invalid weight counts as 1.
+    """
     parsed: dict[str, float] = {}
     for member in field.split(","):
         if match := _MEMBER.fullmatch(member):

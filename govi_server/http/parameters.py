@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 Json = Mapping[str, Any]
 
 MAX_QUERY_FIELDS = 100
-"""Fields of a query string; longer ones are rejected."""
+"""Parameters of a query string; those with more are rejected."""
 
 
 class InvalidParameter(ValueError):
@@ -162,5 +162,5 @@ def parse_query(query: str) -> dict[str, str]:
 def _pairs(query: str) -> list[tuple[str, str]]:
     try:
         return parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
-    except ValueError as error:
-        raise InvalidParameter(str(error)) from None
+    except ValueError:
+        raise InvalidParameter(f"The query string must have at most {MAX_QUERY_FIELDS} parameters") from None

@@ -8,13 +8,13 @@ from twisted.internet.protocol import Protocol
 
 from govi_server.http import request as environ
 from govi_server.http.body import ChunkedBody, LengthBody, body_reader, too_large
-from govi_server.http.request import Environ, RequestError
+from govi_server.http.request import TOKEN_CHARACTER, Environ, RequestError
 from govi_server.http.response import CONTINUE
 from govi_server.settings import ServerSettings
 from govi_server.statistics.records import Phase
 
 # The first byte of a request, which begins with its method.
-_FIRST_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
+_FIRST_BYTE = re.compile(TOKEN_CHARACTER)
 _EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
 
 MAX_EMPTY_LINES = 8

@@ -9,14 +9,17 @@ from http.client import HTTPMessage
 from ipaddress import IPv6Address
 from typing import Any
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+TOKEN_CHARACTER = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+TOKEN = TOKEN_CHARACTER + rb"+"
+"""A method, a field name or a coding, as a regular expression (RFC 9110 section 5.6.2)."""
+
 # The characters of a URI (RFC 3986 section 2), but no fragment (RFC 9112 section 3.2).
 # Possessive quantifiers (++) never backtrack: a target of 9 kB takes microseconds.
 _TARGET = rb"(?:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++"
-_REQUEST_LINE = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (_TOKEN, _TARGET))
+_REQUEST_LINE = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (TOKEN, _TARGET))
 # A value consists of visible characters, obs-text, spaces and tabs. Surrounding spaces and tabs are stripped later,
 # because an expression that excludes them needs quadratic time.
-_FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
+_FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % TOKEN)
 
 _ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp]([Ss]?)://([^/?]*)(.*)")
 # uri-host [":" port]: a registered name, an IPv4 address or an address in brackets (RFC 3986 section 3.2.2), not
@@ -90,6 +93,11 @@ class Environ(HTTPMessage):
         """Return all values of a name, or failobj."""
         values = self._values.get(name.lower())
         return list(values) if values else failobj
+
+    @property
+    def segment(self) -> str:
+        """The first segment of the path, which names a module; "" for the front page."""
+        return self["path_info"][1:].partition("/")[0]
 
     def tokens(self, name: str) -> list[str]:
         """Return the members of a comma-separated field from all its lines, in ASCII lower case."""

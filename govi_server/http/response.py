@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from govi_server.http.dates import format_http_date
+from govi_server.http.request import TOKEN
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 """Header fields: a mapping, or pairs if a name occurs more than once."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NAME = re.compile(TOKEN.decode())
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _FRAMING = ("content-length", "transfer-encoding", "connection")  # reserved to this module
 _STATUS = re.compile(r"[1-5][0-9]{2} [\t -~]*")

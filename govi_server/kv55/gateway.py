@@ -283,10 +283,15 @@ class Gateway(Service):
         return delivery
 
     async def offer(self, delivery: Delivery) -> None:
-        """Offer the unmatched boards of a callback to the peers; reject it if none of its boards was requested."""
+        """Offer the unmatched boards of a callback to the peers; reject it if none of its boards was requested.
+
+        The offers continue if this is cancelled: clients of the other nodes wait for the boards.
+        """
         assert delivery.peers is not None
         offers = [delivery.peers.offer(board) for board in delivery.unmatched]
-        results = await gatherResults(offers, consumeErrors=True)
+        offered: Deferred[list[OfferResult]] = Deferred()
+        gatherResults(offers, consumeErrors=True).chainDeferred(offered)
+        results = await offered
         for board, result in zip(delivery.unmatched, results, strict=True):
             if result == "stored":
                 delivery.is_matched = True

@@ -137,10 +137,12 @@ class Probation(Generic[K]):
         """Merge the two oldest cohorts, under the number of the later one."""
         numbers = iter(self._cohorts)
         oldest, later = next(numbers), next(numbers)
-        merged = self._cohorts.pop(oldest)
-        merged.keys.update(self._cohorts[later].keys)
-        merged.size += self._cohorts[later].size
+        merged, other = self._cohorts.pop(oldest), self._cohorts[later]
+        merged.keys.update(other.keys)
+        merged.size += other.size
         self._cohorts[later] = merged
+        if self._evicting is other:
+            self._evicting = merged
 
 
 def _one(_: object) -> int:

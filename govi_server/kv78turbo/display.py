@@ -28,12 +28,12 @@ def stop_display(
 ) -> Generator[None, None, StopDisplay]:
     """Return the display of a stop, in steps. selected: the passtimes to show; None for a step without one."""
     freshness, age = feed.freshness(departures)
-    point = feed.timetable.timing_points.get(departures.code)
+    point = feed.timetable.timing_point(departures.code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     if freshness not in SERVABLE:
         if freshness == "unknown":
             yield  # a list may have a thousand such codes
-            return StopDisplay(departures.code, "unknown", similar=_similar_stops(feed, departures.code))
+            return StopDisplay(departures.code, "unknown", similar=similar_stops(feed, departures.code))
         return StopDisplay(departures.code, "down", name=name, town=town)
     outdated = feed.outdated_operators(departures)
     rows: list[DisplayRow] = []
@@ -73,13 +73,12 @@ def stop_display(
     )
 
 
-def _similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
+def similar_stops(feed: Feed, code: str) -> tuple[str, ...]:
     """Return codes that may be meant by an unknown one, with their names."""
     gtfs = feed.timetable.gtfs
     neighbours = [] if gtfs is None else gtfs.planning.neighbours(code, MAX_SIMILAR)
     points = {
-        other: feed.timetable.timing_points.get(other)
-        for other in similar_codes(code, feed.is_known_stop, neighbours)
+        other: feed.timetable.timing_point(other) for other in similar_codes(code, feed.is_known_stop, neighbours)
     }
     return tuple(
         other if point is None else f"{other} {clean(point.name)}".rstrip() for other, point in points.items()
@@ -95,7 +94,7 @@ def _row(feed: Feed, entry: JoinedPasstime, reliable: Reliability) -> DisplayRow
     if state is None or not passtime.is_departure:
         return None
     timetable = feed.timetable
-    line = timetable.lines.get((passtime.data_owner_code, passtime.line_planning_number))
+    line = timetable.line(passtime.data_owner_code, passtime.line_planning_number)
     color, text_color = (line.color, line.text_color) if line is not None else (None, None)
     return DisplayRow(
         clean(timetable.public_number(passtime)),

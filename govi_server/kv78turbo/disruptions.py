@@ -1,6 +1,7 @@
 """The general messages that apply now, each with its number of stops."""
 
 from collections.abc import Generator
+from functools import partial
 from heapq import nlargest
 
 from msgspec import Struct
@@ -33,11 +34,14 @@ class CurrentDisruptions:
         self._next_update = 0.0
 
     async def latest(self) -> list[Disruption]:
-        """Return them, those with most stops first. While they are updated, others get the previous ones."""
+        """Return them, those with most stops first.
+
+        Concurrent callers share an update, which is cancelled when all of them are.
+        """
         now = self._feed.clock.seconds()
         if not self._next_update - INTERVAL <= now < self._next_update:
+            self._latest = await self._feed.runner.run_shared(self, partial(self._read, now))
             self._next_update = now + INTERVAL
-            self._latest = await self._feed.runner.run(self._read(now))
         return self._latest
 
     def _read(self, now: float) -> Generator[None, None, list[Disruption]]:

@@ -19,6 +19,7 @@ from govi_server.kv78turbo.freshness import Freshness, freshness, operator_fresh
 from govi_server.kv78turbo.journeys import JourneyPasstimes
 from govi_server.kv78turbo.kv7_timetable import Timetable
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
+from govi_server.kv78turbo.restoration import Restoration
 from govi_server.kv78turbo.stamps import latest_timestamp
 from govi_server.kv78turbo.stop_departures import Rendered, StopDepartures, StopDeparturesCache
 from govi_server.kv78turbo.subscriber import PLANNING_PREFIX, PREFIXES, State, Subscriber
@@ -112,6 +113,8 @@ class Feed(MultiService):
         self._swept_at = 0.0
         self.runner = runner or CooperativeRunner(reactor)
         """Runs the work of requests."""
+        self.restoration = Restoration(reactor, self.runner, self._has_data)
+        """Of the snapshot, if there is one."""
         self.places = PlaceIndexCache(self, reactor)
         self._ingester = CooperativeRunner(reactor, self.runner)
         """Runs the work of ingesting, which must not wait for requests; large messages and files leave them most of
@@ -181,14 +184,15 @@ class Feed(MultiService):
         }
 
     @property
-    def stop_codes(self) -> Collection[str]:
-        """All TimingPointCodes, of KV7 and KV8."""
-        return {**self.timetable.timing_points, **dict.fromkeys(self.passtimes.stops)}
+    def stop_codes(self) -> Iterator[str]:
+        """All TimingPointCodes, of KV7, GTFS and KV8."""
+        yield from self.timetable.stop_codes()
+        yield from (code for code in list(self.passtimes.stops) if not self.timetable.is_named_stop(code))
 
     def stop_record(self, code: str) -> StopRecord:
         """Return what is known of a TimingPointCode."""
-        point = self.timetable.timing_points.get(code)
-        area = None if point is None or point.stop_area is None else self.timetable.stop_areas.get(point.stop_area)
+        point = self.timetable.timing_point(code)
+        area = None if point is None or point.stop_area is None else self.timetable.area_name(point.stop_area)
         modes, n_departures = self.timetable.usage(code)
         stop = self.passtimes.stops.get(code)
         if stop is not None and not n_departures:
@@ -209,10 +213,8 @@ class Feed(MultiService):
     # Ingesting.
 
     def use_planning(self, planning: Planning) -> None:
-        """Use the planning of a GTFS file instead of any earlier one, at once; its names follow in steps."""
-        steps = self.timetable.set_planning(planning, partial(self.reject, planning.header.name))
-        next(steps, None)
-        self._cooperator.coiterate(named(steps, planning.header.name))
+        """Use the planning of a GTFS file instead of any earlier one."""
+        self.timetable.use_planning(planning)
 
     def received(self, envelope: str, payload: bytes) -> Deferred[None] | None:
         """Ingest a message of the feed; return a Deferred that fires when it is done, if it needs several turns."""
@@ -284,8 +286,12 @@ class Feed(MultiService):
             yield from self.subscriptions.sweep(self.clock.seconds(), lambda subscription: False)
             self._report_evictions()
 
-        done: Deferred[None] = self._cooperator.coiterate(steps()).addCallback(lambda _: None)
-        return done
+        done: Deferred[Any] = self._cooperator.coiterate(steps())
+        return done.addErrback(self._sweep_failed).addCallback(lambda _: None)
+
+    def _sweep_failed(self, failure: Failure) -> None:
+        """Log an error, which must not end the sweeps."""
+        self.log.failure("Removing expired data failed", failure)
 
     def _report_evictions(self) -> None:
         evictions = self.evictions
@@ -326,6 +332,12 @@ class Feed(MultiService):
             age = None if time is None else max(now - time, 0.0)
             ages.append((age, fresh if repetition is None else repetition.fresh_seconds(fresh, stale)))
         return ages
+
+    def _has_data(self, stop: str) -> bool:
+        """Return whether departures of a stop, or of any stop of a place, are known on any date."""
+        code = code_of(stop) if is_place_id(stop) else stop
+        live = self.passtimes.stops.get(code)
+        return (live is not None and bool(live.passtimes)) or self.timetable.has_planning(code)
 
     def is_known(self, stop: str) -> bool:
         """Return whether the stop of a request exists: a TimingPointCode, or any stop of a place."""

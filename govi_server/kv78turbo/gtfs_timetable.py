@@ -1,12 +1,12 @@
 """Planned passtimes from GTFS, in the form of those of KV7 (docs/protocols.md, section 6)."""
 
-from collections.abc import Callable, Container, Iterator, Mapping
-from datetime import date, timedelta
+from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Mapping
+from datetime import date
 from functools import partial
 
-from govi_server.departures.times import HOUR, local_date, moment, parse_resolved, write_time
+from govi_server.departures.times import HOUR, moment, parse_resolved, write_time
 from govi_server.kv78turbo.kv7_journeys import Journey
-from govi_server.kv78turbo.kv7_reader import Line, Update
+from govi_server.kv78turbo.kv7_reader import Line
 from govi_server.kv78turbo.kv8_columns import is_planned_at
 from govi_server.kv78turbo.passtime import Passtime, PlannedCall
 from govi_server.kv78turbo.passtime_index import StoredPasstime
@@ -15,8 +15,8 @@ from govi_server.planning.planning import Call, PlannedLine, Planning, Trip, tra
 STEP_CALLS = 64
 """Calls that are examined in one step."""
 
-STEP_NAMES = 50
-"""Names in one step: half a millisecond."""
+MAX_LINES = 8192
+"""Lines that are remembered: looking one up takes 25 us, and each departure needs its line several times."""
 
 IsPlanned = Callable[[str, str, date], bool]
 """Returns whether KV7 has planned a line: DataOwnerCode, LinePlanningNumber and operating date."""
@@ -33,39 +33,32 @@ class GtfsTimetable:
         self.planning = planning
         self._is_planned = is_planned
         self._n_lines: dict[tuple[str, date], int] = {}
-        """What n_lines_on() has returned: of operators of KV7, on dates of its calendars."""
+        """What n_lines_on() has returned, except 0: KV7 may name any operators and dates."""
+        self._lines: dict[tuple[str, str], Line | None] = {}
+        """What line() has returned."""
         self._latest_codes: tuple[bytes, list[str]] = b"", []
         """What codes_of() has returned, and for which journey: KV8 sends the rows of a journey together."""
 
-    def names(self) -> Iterator[Update]:
-        """Yield the names of lines, stops and stop areas, in parts."""
-        for first in range(0, self.planning.n_lines, STEP_NAMES):
-            lines = self.planning.lines(first, STEP_NAMES)
-            yield Update(lines={(line.operator, line.number): _line(line) for line in lines}, is_confirmed=True)
-        yield Update(stop_areas=self.planning.stop_areas(), is_confirmed=True)
-        for first in range(0, self.planning.n_stops, STEP_NAMES):
-            yield Update(timing_points=self.planning.timing_points(first, STEP_NAMES), is_confirmed=True)
-
-    def names_like(self, update: Update) -> Update:
-        """Return the names that the planning has for those of an update."""
-        lines = {key: _line(line) for key in update.lines if (line := self.planning.find_line(*key)) is not None}
-        points = {
-            code: point for code in update.timing_points if (point := self.planning.timing_point(code)) is not None
-        }
-        areas = self.planning.stop_areas() if update.stop_areas else {}
-        return Update(lines=lines, timing_points=points, stop_areas=areas)
+    def line(self, operator: str, number: str) -> Line | None:
+        """Return a line; None if it is unknown."""
+        key = operator, number
+        if key not in self._lines:
+            if len(self._lines) >= MAX_LINES:
+                self._lines.clear()
+            planned = self.planning.find_line(operator, number)
+            self._lines[key] = None if planned is None else _line(planned)
+        return self._lines[key]
 
     def n_lines_on(self, operator: str, day: date) -> int:
         """Return the number of an operator's lines on an operating date."""
-        number = self._n_lines.get((operator, day))
-        if number is None:
-            number = self._n_lines[operator, day] = self.planning.n_lines_on(operator, day)
+        number = self._n_lines.get((operator, day), 0)
+        if not number and (number := self.planning.n_lines_on(operator, day)):
+            self._n_lines[operator, day] = number
         return number
 
-    def passtimes(self, code: str, since: float, until: float) -> Iterator[PlannedCall | None]:
+    def passtimes(self, code: str, dates: Iterable[date], since: float, until: float) -> Iterator[PlannedCall | None]:
         """Yield the planned passtimes of a stop between two moments (epoch seconds), and None after each step."""
-        first, last = local_date(since) - timedelta(1), local_date(until)
-        for day in (first + timedelta(n) for n in range((last - first).days + 1)):
+        for day in dates:
             midnight = moment(day, 0)
             # An hour more on both sides, by which a moment differs on days on which the clocks change.
             begin, end = (round(time - midnight) for time in (since - HOUR, until + HOUR))
@@ -74,50 +67,72 @@ class GtfsTimetable:
                 if n % STEP_CALLS == 0:
                     yield None
                 if call is not None and not self._is_planned(*self.planning.line_key_of(call.trip), day):
-                    planned = self._planned_call(call, self.planning.trip(call.trip), code, day)
+                    planned = self._planned_call(call, day)
                     if since <= planned.time <= until:
                         yield planned
 
+    def first_passtimes(
+        self, operator: str, line: str, direction: str, dates: Iterable[date], since: float, until: float
+    ) -> Iterator[PlannedCall | None]:
+        """Yield the first passtime of each journey of a line, as passtimes() does for a stop."""
+        for day in dates:
+            if not self._is_planned(operator, line, day):
+                for trip in self._trips(operator, line, direction):
+                    planned = None
+                    if self.planning.is_valid(trip, day):
+                        planned = self._planned_call(next(self.planning.calls_of(trip)), day)
+                    yield planned if planned is not None and since <= planned.time <= until else None
+
+    def patterns(
+        self, operator: str, line: str, direction: str
+    ) -> Generator[None, None, dict[str, dict[int, tuple[str, bool]]]]:
+        """Return the patterns of a line in a direction, as those of KV7, in steps. They are numbered, from 1."""
+        patterns: dict[tuple[str, ...], None] = {}
+        for trip in self._trips(operator, line, direction):
+            patterns[tuple(self.planning.codes_of(trip))] = None
+            yield
+        return {
+            str(n): {order: (code, False) for order, code in enumerate(codes, 1)}
+            for n, codes in enumerate(patterns, 1)
+        }
+
+    def _trips(self, operator: str, line: str, direction: str) -> Iterator[int]:
+        """Yield the numbers of a line's trips in a direction."""
+        trips = self.planning.line_trips(operator, line)
+        return (trip for trip in trips if self.planning.direction_of(trip) == direction)
+
     def find(self, passtime: Passtime) -> PlannedCall | None:
         """Return the planned passtime of a passtime of KV8; None if there is none."""
-        day, code = passtime.operation_date, passtime.timing_point_code
-        trip = self._find_trip(passtime)
-        calls = [] if trip is None else self.planning.calls_at(trip, code)
-        if (
-            trip is None
-            or not calls
-            or self._is_planned(passtime.data_owner_code, passtime.line_planning_number, day)
-        ):
-            return None
-        text = passtime.target_departure_time or passtime.target_arrival_time or passtime.expected_departure_time
-        call = calls[0]
-        if len(calls) > 1 and text is not None:
-            time = parse_resolved(text)
-            call = min(calls, key=lambda call: abs(_time(call) - time))
-        return self._planned_call(call, self.planning.trip(trip), code, day)
-
-    def _find_trip(self, passtime: Passtime) -> int | None:
-        """Return the number of the trip of a passtime of KV8, if possible of its service level and fortify number."""
-        planning = self.planning
-        trips = planning.find_trips(passtime.data_owner_code, passtime.line_planning_number, passtime.journey_number)
-        valid = [trip for trip in trips if planning.is_valid(trip, passtime.operation_date)]
-        if len(valid) > 1:
-            journey = passtime.local_service_level_code, passtime.fortify_order_number
-
-            def difference(trip: int) -> tuple[bool, bool]:
-                other = planning.trip(trip)
-                return other.level != journey[0], other.fortify != journey[1]
-
-            valid.sort(key=difference)
-        return valid[0] if valid else None
+        call = self._find(passtime)
+        return None if call is None else self._planned_call(call, passtime.operation_date)
 
     def calls_later(self, passtime: Passtime, codes: Container[str]) -> bool:
         """Return whether the journey of a passtime calls at one of these stops after it."""
-        trip, planned = self._find_trip(passtime), self.find(passtime)
-        if trip is None or planned is None:
-            return False
-        order = int(planned.key.rpartition(b" ")[2])
-        return any(code in codes for code in self.planning.codes_of(trip)[order:])
+        call = self._find(passtime)
+        return call is not None and any(code in codes for code in self.planning.codes_of(call.trip)[call.order :])
+
+    def _find(self, passtime: Passtime) -> Call | None:
+        """Return the call of a passtime, of its service level and fortify number if possible; None without one."""
+        planning, day = self.planning, passtime.operation_date
+        operator, line = passtime.data_owner_code, passtime.line_planning_number
+        trips = planning.find_trips(operator, line, passtime.journey_number)
+        valid = [trip for trip in trips if planning.is_valid(trip, day)]
+        if not valid or self._is_planned(operator, line, day):
+            return None
+        if len(valid) > 1:
+            level, fortify = passtime.local_service_level_code, passtime.fortify_order_number
+
+            def difference(number: int) -> tuple[bool, bool]:
+                trip = planning.trip(number)
+                return trip.level != level, trip.fortify != fortify
+
+            valid.sort(key=difference)
+        calls = planning.calls_at(valid[0], passtime.timing_point_code)
+        text = passtime.target_departure_time or passtime.target_arrival_time or passtime.expected_departure_time
+        if len(calls) > 1 and text is not None:
+            time = parse_resolved(text)
+            return min(calls, key=lambda call: abs(_time(call) - time))
+        return calls[0] if calls else None
 
     def codes_of(self, key: bytes) -> list[str]:
         """Return the TimingPointCodes of the journey of a key of KV8; none if it is unknown."""
@@ -149,26 +164,24 @@ class GtfsTimetable:
             for row, stored in rows.items()
         )
 
-    def journey(self, journey: Journey, now: float) -> Iterator[PlannedCall]:
-        """Yield the planned passtimes of a journey yesterday, today and tomorrow."""
+    def journey(self, journey: Journey, dates: Collection[date]) -> Iterator[PlannedCall]:
+        """Yield the planned passtimes of a journey on these dates; of any service level if none has its own."""
         operator, level, line, number, fortify, _ = journey.decode().split("|")
-        today = local_date(now)
-        for trip_number in self.planning.find_trips(operator, line, number):
-            trip = self.planning.trip(trip_number)
-            if (trip.level, trip.fortify) != (level, fortify):
-                continue
-            for day in (today + timedelta(n) for n in (-1, 0, 1)):
-                if self.planning.is_valid(trip_number, day) and not self._is_planned(operator, line, day):
-                    for call in self.planning.calls_of(trip_number):
-                        yield self._planned_call(call, trip, self.planning.code_of(call.stop), day)
+        planning = self.planning
+        trips = [n for n in planning.find_trips(operator, line, number) if planning.trip(n).fortify == fortify]
+        for trip in [n for n in trips if planning.level_of(n) == level] or trips:
+            for day in dates:
+                if planning.is_valid(trip, day) and not self._is_planned(operator, line, day):
+                    for call in planning.calls_of(trip):
+                        yield self._planned_call(call, day)
 
-    def _planned_call(self, call: Call, trip: Trip, code: str, day: date) -> PlannedCall:
+    def _planned_call(self, call: Call, day: date) -> PlannedCall:
+        trip = self.planning.trip(call.trip)
         key = f"{trip.operator}|{trip.level}|{trip.line}|{trip.journey}|{trip.fortify}|{day}|gtfs {call.order}"
-        return PlannedCall(
-            key.encode(), day, moment(day, _time(call)), partial(self._passtime, call, trip, code, day)
-        )
+        return PlannedCall(key.encode(), day, moment(day, _time(call)), partial(self._passtime, call, trip, day))
 
-    def _passtime(self, call: Call, trip: Trip, code: str, day: date) -> Passtime:
+    def _passtime(self, call: Call, trip: Trip, day: date) -> Passtime:
+        code = self.planning.code_of(call.stop)
         arrival = write_time(call.arrival)
         departure = None if call.is_last else write_time(call.departure)
         arrives = moment(day, call.arrival)

@@ -29,7 +29,7 @@ def journey_display(
         calls.append(_call(feed, passtime, outdated))
         yield
     first, timetable = passtimes[0], feed.timetable
-    line = timetable.lines.get((first.data_owner_code, first.line_planning_number))
+    line = timetable.line(first.data_owner_code, first.line_planning_number)
     color, text_color = (line.color, line.text_color) if line is not None else (None, None)
     return JourneyDisplay(
         clean(timetable.public_number(first)),
@@ -50,7 +50,7 @@ def _call(feed: Feed, passtime: Passtime, outdated: frozenset[str]) -> Call:
         planned, reported = passtime.target_arrival, passtime.expected_arrival
     expected = reported if reported is not None else passtime.expected
     state = row_state(passtime.trip_stop_status, planned, reported, reliability(passtime, outdated))
-    point = feed.timetable.timing_points.get(passtime.timing_point_code)
+    point = feed.timetable.timing_point(passtime.timing_point_code)
     return Call(
         passtime.timing_point_code,
         "" if point is None else place(point.name, point.town)[0],

@@ -1,6 +1,6 @@
 """The passtimes of journeys, joined from KV8, KV7 and GTFS."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from math import ceil
 
 from msgspec import structs
@@ -31,12 +31,12 @@ class JourneyPasstimes:
         prefix = _journey_prefix(key)
         now = self._now()
         live: list[Passtime] = []
-        joined: set[bytes] = set()
-        """The keys of the planned passtimes that are live as well."""
-        for passtime_key, stored in list(self._live.journeys.get(prefix[:-1], {}).items()):
+        joined: dict[bytes, Passtime] = {}
+        """The live passtimes by the keys of the planned ones."""
+        for passtime_key, stored in list(self._live.journeys.get(self._live_journey(prefix), {}).items()):
             passtime = self._parse(passtime_key, stored, now)
             planned = yield from self._timetable.find(passtime_key, passtime)
-            joined.update((passtime_key, passtime_key if planned is None else planned.key))
+            joined[passtime_key] = joined[passtime_key if planned is None else planned.key] = passtime
             live.append(passtime if planned is None else completed(passtime, planned.make()))
             yield
         calls: list[PlannedCall] = []
@@ -50,10 +50,22 @@ class JourneyPasstimes:
         passtimes = []
         for call in calls:
             if call.day == nearest:
-                passtimes.append(call.make())
+                passtimes.append(_renumbered(call, joined))
                 yield
         passtimes.extend(passtime for passtime in live if passtime.operation_date == nearest)
         return passtimes
+
+    def _live_journey(self, prefix: bytes) -> bytes:
+        """Return the key of a journey in KV8, whose service level may be another one than in GTFS."""
+        journey = prefix[:-1]
+        if journey in self._live.journeys or self._timetable.gtfs is None or not journey:
+            return journey
+        operator, _, line, *numbers = journey.split(b"|")
+        for direction in ("1", "2", ""):
+            for other in self._live.lines.get((operator.decode(), line.decode(), direction), ()):
+                if other.split(b"|")[3:] == numbers:
+                    return other
+        return journey
 
     def cost(self, key: str) -> int:
         """Return the cost of a journey for its client: one for every 20 passtimes."""
@@ -73,10 +85,31 @@ class JourneyPasstimes:
         return structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
 
 
+def _renumbered(call: PlannedCall, live: Mapping[bytes, Passtime]) -> Passtime:
+    """Return a planned passtime; one of GTFS with a number between those of its journey's live ones before and after.
+
+    live: the live passtimes by the keys of the planned ones. They have UserStopOrderNumbers, and GTFS counts calls.
+    """
+    passtime = call.make()
+    journey, separator, text = call.key.rpartition(b"|gtfs ")
+    if not separator:
+        return passtime
+    calls = [
+        (int(key.rpartition(b" ")[2]), int(other.user_stop_order_number))
+        for key, other in live.items()
+        if key.startswith(journey + separator)
+    ]
+    if not calls:
+        return passtime
+    order = int(text)
+    nearest, number = max([pair for pair in calls if pair[0] < order], default=min(calls))
+    return structs.replace(passtime, user_stop_order_number=str(max(number + order - nearest, 0)))
+
+
 def _journey_prefix(key: str) -> bytes:
     """Return what the keys of a journey's passtimes begin with; empty if its key is invalid."""
-    parts = key.split("_")
-    # Only the number of a line may contain the separator.
+    parts = [] if "|" in key else key.split("_")
+    # Only the number of a line may contain the separator of the parts.
     return "|".join((*parts[:2], "_".join(parts[2:-2]), *parts[-2:], "")).encode() if len(parts) >= 5 else b""
 
 

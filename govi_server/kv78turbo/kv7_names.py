@@ -24,9 +24,13 @@ _V = TypeVar("_V")
 
 
 class Names:
-    """Stores the names of KV7. max_names: maximum number of entries of each table."""
+    """Stores the names of KV7. max_names: maximum number of entries of each table.
 
-    def __init__(self, max_names: int) -> None:
+    is_known: returns whether a TimingPointCode is one of GTFS, whose changes are recorded as well.
+    """
+
+    def __init__(self, max_names: int, is_known: Callable[[str], object]) -> None:
+        self._is_known = is_known
         self.lines: BoundedTable[tuple[str, str], Line] = BoundedTable(max_names, RETENTION_SECONDS)
         self.destinations: BoundedTable[tuple[str, str], str] = BoundedTable(max_names, RETENTION_SECONDS)
         self.timing_points: BoundedTable[str, TimingPoint] = BoundedTable(
@@ -53,7 +57,7 @@ class Names:
     def change(self, code: str) -> None:
         """Record that data of a stop has changed."""
         self._latest_version += 1
-        if code in self.timing_points or code in self.user_stops:
+        if code in self.timing_points or code in self.user_stops or self._is_known(code):
             self.versions[code] = self._latest_version
         else:
             self.versions.pop(code, None)
@@ -85,15 +89,14 @@ class Names:
         yield from store(self.timing_points, self._put_point, update.timing_points)
         yield from store(self.code_of, self._put_user_stop, update.user_stops)
 
-    def discard_known(self, update: Update, replaceable: Update | None = None) -> None:
-        """Remove the names from an update that are stored already, except as replaceable has them."""
-        replaceable = replaceable or Update()
-        _discard(update.lines, self.lines, replaceable.lines)
-        _discard(update.destinations, self.destinations, replaceable.destinations)
-        _discard(update.directions, self.directions, replaceable.directions)
-        _discard(update.stop_areas, self.stop_areas, replaceable.stop_areas)
-        _discard(update.timing_points, self.timing_points, replaceable.timing_points)
-        _discard(update.user_stops, self.code_of, replaceable.user_stops)
+    def discard_known(self, update: Update) -> None:
+        """Remove the names from an update that are stored already."""
+        _discard(update.lines, self.lines)
+        _discard(update.destinations, self.destinations)
+        _discard(update.directions, self.directions)
+        _discard(update.stop_areas, self.stop_areas)
+        _discard(update.timing_points, self.timing_points)
+        _discard(update.user_stops, self.code_of)
 
     def _put_shared(self, table: BoundedTable[K, _V], key: K, value: _V, now: float) -> bool:
         old = table.get(key)
@@ -196,7 +199,7 @@ def _parts(table: BoundedTable[K, _V], is_confirmed: bool) -> Iterator[dict[K, _
         yield {key: table[key] for key in part if key in table and table.is_confirmed(key) == is_confirmed}
 
 
-def _discard(table: dict[K, _V], known: Mapping[K, _V], replaceable: Mapping[K, _V]) -> None:
-    """Remove the keys from a table that another one has, with another value than a replaceable one."""
-    for key in [key for key in table if key in known and (key not in replaceable or known[key] != replaceable[key])]:
+def _discard(table: dict[K, _V], known: Mapping[K, _V]) -> None:
+    """Remove the keys from a table that another one has."""
+    for key in [key for key in table if key in known]:
         del table[key]

@@ -84,7 +84,9 @@ class TimetableTables:
         self._limits = limits
         self.version = 0
         """Changes with each update; that of a stop is version_of()."""
-        self._names = names = Names(limits.names)
+        self.gtfs: GtfsTimetable | None = None
+        """The timetable of GTFS, which applies to lines and dates that KV7 has not planned, and its names."""
+        self._names = names = Names(limits.names, self._is_planned_stop)
         self.lines = names.lines
         """By DataOwnerCode and LinePlanningNumber."""
         self.destinations = names.destinations
@@ -113,15 +115,13 @@ class TimetableTables:
             limits.names, RETENTION_SECONDS, remove=self._evict_level
         )
         self._lines_by_date = LinesByDate()
-        self.gtfs: GtfsTimetable | None = None
-        """The timetable of GTFS, which applies to lines and dates that KV7 has not planned."""
 
     def version_of(self, code: str) -> tuple[int, int]:
         """Return a token that changes whenever a stop's planned passtimes or names on its board may have changed."""
         return self._names.shared_version, self._names.versions.get(code, 0)
 
-    def versions_of(self, codes: Iterable[str]) -> tuple[int | None, ...]:
-        """Return a token that changes whenever that of one of these stops does, without a call for each."""
+    def versions_of(self, codes: Iterable[str]) -> tuple[int, *tuple[int | None, ...]]:
+        """Return the shared and the other parts of the tokens of some stops, without a call for each."""
         return self._names.shared_version, *map(self._names.versions.get, codes)
 
     @property
@@ -177,21 +177,19 @@ class TimetableTables:
         self.version += 1
 
     def restore(self, update: Update, reject: Reject) -> Iterator[None]:
-        """Apply an update of a snapshot in steps: names that are known already are newer, except those of GTFS."""
-        self._names.discard_known(update, None if self.gtfs is None else self.gtfs.names_like(update))
+        """Apply an update of a snapshot in steps: names that are known already are newer."""
+        self._names.discard_known(update)
         yield from self.apply(update, reject)
 
-    def set_planning(self, planning: Planning, reject: Reject) -> Iterator[None]:
-        """Use the planning of a GTFS file instead of any earlier one, in steps. Names of KV7 are not replaced."""
-        previous, self.gtfs = self.gtfs, GtfsTimetable(planning, self.is_planned)
+    def use_planning(self, planning: Planning) -> None:
+        """Use the planning of a GTFS file instead of any earlier one."""
+        self.gtfs = GtfsTimetable(planning, self.is_planned)
+        self._names.versions.clear()  # of stops that only the earlier one had
         self._names.n_shared_changes += 1
         self.version += 1
-        yield
-        for update in self.gtfs.names():
-            self._names.discard_known(update, None if previous is None else previous.names_like(update))
-            yield from self._names.apply(update, self._now(), reject)
-            self.version += 1
-            yield
+
+    def _is_planned_stop(self, code: str) -> bool:
+        return self.gtfs is not None and code in self.gtfs.planning
 
     def is_planned(self, operator: str, line: str, day: date) -> bool:
         """Return whether KV7 has planned a line on an operating date: then its planning from GTFS does not apply.
@@ -337,16 +335,8 @@ class TimetableTables:
             if number % STEP_ENTRIES == 0:
                 yield
         self.version += before != self.n_planned
-        planning = None if self.gtfs is None else self.gtfs.planning
-        operators, codes = (
-            (frozenset[str](), frozenset[str]()) if planning is None else (planning.header.operators, planning)
-        )
         yield from self._names.sweep(
-            now,
-            lambda operator: (
-                operator in self._groups_of_operator or operator in operators or is_live_operator(operator)
-            ),
-            lambda code: code in codes or is_live_stop(code),
+            now, lambda operator: operator in self._groups_of_operator or is_live_operator(operator), is_live_stop
         )
 
     def updates(self) -> Iterator[Update]:

@@ -5,10 +5,11 @@ from datetime import date, timedelta
 from functools import partial
 
 from govi_server.departures.modes import Mode, mode_of
-from govi_server.departures.times import PassingTimes, local_date, moment, read_date, write_time
+from govi_server.departures.times import DAY, PassingTimes, local_date, moment, read_date, write_time
+from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, journey_of, user_stop_of
-from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, planned_times
+from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, Line, planned_times
 from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, NO_PUBLICATION, TimetableTables, level_of
 from govi_server.kv78turbo.passtime import Passtime, PlannedCall
 from govi_server.runtime.cooperative import STEP_ITEMS
@@ -20,9 +21,59 @@ _NO_VALUES = b"|".join([NULL] * len(VALUE_NAMES))
 class Timetable(TimetableTables):
     """Serves lookups in the timetable of KV7, and in that of GTFS for lines and dates that KV7 has not planned."""
 
+    # Names: those of KV7, and otherwise those of GTFS.
+
+    def line(self, operator: str, number: str) -> Line | None:
+        """Return a line; None if it is unknown. number: its LinePlanningNumber."""
+        line = self.lines.get((operator, number))
+        return self.gtfs.line(operator, number) if line is None and self.gtfs is not None else line
+
+    def timing_point(self, code: str) -> TimingPoint | None:
+        """Return the name, area and position of a stop; None if they are unknown."""
+        point = self.timing_points.get(code)
+        return self.gtfs.planning.timing_point(code) if point is None and self.gtfs is not None else point
+
+    def area_name(self, area: str) -> str | None:
+        """Return the name of a stop area; None if it is unknown."""
+        name = self.stop_areas.get(area)
+        return self.gtfs.planning.area_name(area) if name is None and self.gtfs is not None else name
+
+    def area_stops(self, area: str) -> list[str]:
+        """Return the TimingPointCodes of a stop area."""
+        codes = [*self.points_of_area.get(area, ())]
+        if self.gtfs is not None:
+            codes += [code for code in self.gtfs.planning.area_stops(area) if code not in self.timing_points]
+        return codes
+
+    def areas(self) -> Iterator[str]:
+        """Yield the codes of all stop areas, some of which may have no stops."""
+        yield from list(self.points_of_area)
+        if self.gtfs is not None:
+            yield from (area for area in self.gtfs.planning.areas() if area not in self.points_of_area)
+
+    @property
+    def n_areas(self) -> int:
+        """The number of stop areas, at most."""
+        return len(self.points_of_area) + (0 if self.gtfs is None else self.gtfs.planning.n_areas)
+
+    def is_named_stop(self, code: str) -> bool:
+        """Return whether a TimingPointCode is one of stop_codes()."""
+        return code in self.timing_points or self._is_planned_stop(code)
+
+    def stop_codes(self) -> Iterator[str]:
+        """Yield all TimingPointCodes that have names."""
+        yield from list(self.timing_points)
+        if self.gtfs is not None:
+            yield from (code for code in self.gtfs.planning.codes() if code not in self.timing_points)
+
+    @property
+    def n_stops(self) -> int:
+        """The number of stops that have names, at most."""
+        return max(len(self.timing_points), 0 if self.gtfs is None else self.gtfs.planning.n_stops)
+
     def public_number(self, passtime: Passtime) -> str:
         """Return the LinePublicNumber of a passtime, or its LinePlanningNumber if unknown."""
-        line = self.lines.get((passtime.data_owner_code, passtime.line_planning_number))
+        line = self.line(passtime.data_owner_code, passtime.line_planning_number)
         return passtime.line_public_number or (line and line.public_number) or passtime.line_planning_number
 
     def destination(self, passtime: Passtime) -> str:
@@ -33,12 +84,12 @@ class Timetable(TimetableTables):
 
     def line_name(self, passtime: Passtime) -> str:
         """Return the LineName of a passtime, or its public number if unknown."""
-        line = self.lines.get((passtime.data_owner_code, passtime.line_planning_number))
+        line = self.line(passtime.data_owner_code, passtime.line_planning_number)
         return (line and line.name) or self.public_number(passtime)
 
     def mode(self, operator: str, line: str) -> Mode | None:
         """Return the mode of transport of a line; None if unknown. line: its LinePlanningNumber."""
-        known = self.lines.get((operator, line))
+        known = self.line(operator, line)
         return None if known is None else mode_of(known.transport_type)
 
     def usage(self, code: str) -> tuple[frozenset[Mode], int]:
@@ -55,9 +106,7 @@ class Timetable(TimetableTables):
 
     def is_known_stop(self, code: str) -> bool:
         """Return whether KV7 or GTFS has a TimingPointCode."""
-        if code in self.timing_points or code in self._user_stops:
-            return True
-        return self.gtfs is not None and code in self.gtfs.planning
+        return code in self._user_stops or self.is_named_stop(code)
 
     def confirm_stop(self, code: str) -> None:
         """Record that a stop was requested, so that its name is not evicted."""
@@ -89,7 +138,7 @@ class Timetable(TimetableTables):
                         yield None
                     yield from self._on_dates(valid, key, values, code, since, until)
         if self.gtfs is not None:
-            yield from self.gtfs.passtimes(code, since, until)
+            yield from self.gtfs.passtimes(code, dates, since, until)
 
     def find(self, key: bytes, passtime: Passtime) -> Generator[None, None, PlannedCall | None]:
         """Return the planned passtime of a passtime of KV8, at the same TimingPoint, in steps; None if there is none.
@@ -183,13 +232,14 @@ class Timetable(TimetableTables):
     def journey(self, journey: Journey, now: float) -> Iterator[PlannedCall]:
         """Yield the planned passtimes of a journey yesterday, today and tomorrow."""
         group = group_of(journey)
-        valid = self._valid_dates(group, [local_date(now) + timedelta(n) for n in (-1, 0, 1)])
+        dates = _dates_around(now, now + DAY)
+        valid = self._valid_dates(group, dates)
         for key in list(self._keys_of(journey)) if valid else ():
             code = self._code_of.get(user_stop_of(key))
             if code is not None:
                 yield from self._calls(valid, key, self._values(group, key), code)
         if self.gtfs is not None:
-            yield from self.gtfs.journey(journey, now)
+            yield from self.gtfs.journey(journey, dates)
 
     def calls_later(self, key: bytes, passtime: Passtime, codes: Container[str]) -> bool:
         """Return whether a journey is planned to call at one of these stops after a passtime. key: its key in KV8."""
@@ -217,6 +267,8 @@ class Timetable(TimetableTables):
                 _, _, stop_type, _, of_direction, _ = self._values(group, key).split(b"|", 5)
                 if stop_type == b"FIRST" and (text(of_direction) or "") == direction:
                     yield from self._journey_passtime(group, key, valid, since, until)
+        if self.gtfs is not None:
+            yield from self.gtfs.first_passtimes(operator, line, direction, dates, since, until)
 
     def patterns(
         self, operator: str, line: str, direction: str
@@ -233,7 +285,14 @@ class Timetable(TimetableTables):
                 _, _, stop_type, pattern, of_direction, *_, timing, _ = texts(self._values(group, key))
                 if code is not None and pattern and of_direction == direction and stop_type != "INFOPOINT":
                     patterns.setdefault(pattern, {})[int(key.split(b"|")[5])] = (code, timing == "1")
+        if not patterns and self.gtfs is not None:
+            patterns = yield from self.gtfs.patterns(operator, line, direction)
         return patterns
+
+    @property
+    def n_lines(self) -> int:
+        """The number of lines in all directions, at most, with two directions for each of GTFS."""
+        return len(self.directions) + (0 if self.gtfs is None else 2 * self.gtfs.planning.n_lines)
 
     def journey_size(self, journey: Journey) -> int:
         """Return the number of a journey's planned passtimes on one date."""
@@ -242,7 +301,30 @@ class Timetable(TimetableTables):
     def line_size(self, operator: str, line: str) -> int:
         """Return the number of planned passtimes of a line, of all service levels."""
         groups = self._groups_of_line.get((operator, line), ())
-        return sum(self._published[group].n_planned for group in groups)
+        n_planned = sum(self._published[group].n_planned for group in groups)
+        return n_planned if self.gtfs is None else n_planned + self.gtfs.planning.n_line_calls(operator, line)
+
+    def line_headsign(self, operator: str, line: str, direction: str) -> str | None:
+        """Return the name of a destination of a line in a direction, "" if unknown; None without such journeys."""
+        key = operator, line, direction
+        if key in self.directions:
+            destination = self.directions[key]
+            return self.destinations.get((operator, destination or ""), destination) or ""
+        return None if self.gtfs is None else self.gtfs.planning.line_directions(operator, line).get(direction)
+
+    def line_keys(self) -> Iterator[tuple[str, str, str] | None]:
+        """Yield DataOwnerCode, LinePlanningNumber and LineDirection of all lines, and None after each step.
+
+        The lines of KV7, and those of GTFS that KV7 does not have in any direction.
+        """
+        lines = {key[:2] for key in self.directions}
+        yield from list(self.directions)
+        if self.gtfs is not None:
+            planning = self.gtfs.planning
+            for operator, line, *_ in map(planning.line, range(planning.n_lines)):
+                yield None
+                if (operator, line) not in lines:
+                    yield from ((operator, line, direction) for direction in planning.line_directions(operator, line))
 
     def _keys_of(self, journey: Journey) -> Sequence[bytes]:
         return self._published.get(group_of(journey), NO_PUBLICATION).journeys.get(journey, ())

@@ -78,7 +78,9 @@ class Passtimes:
         self.tombstones: Tombstones[bytes] = Tombstones()
         """Of passtimes that have expired."""
         self._receipts = FirstReceipts()
-        self._messages = MessageStore(self.stops, self._stop, self._operators.heard, self._index.changed, limits)
+        self._messages = MessageStore(
+            self.stops, self._stop, self._operators.data_received, self._index.changed, limits
+        )
         self.message_tombstones = self._messages.tombstones
 
     @property
@@ -172,8 +174,8 @@ class Passtimes:
             latest_rows[fields[operator_at]] = values, last_heard
         for name, (values, last_heard) in latest_rows.items():
             operator = name.decode()
-            self._operators.heard(operator, now, reject)
-            self._operators.learn(operator, last_heard, now, len(records.lines))
+            self._operators.data_received(operator, now, reject)
+            self._operators.add_gap(operator, last_heard, now, len(records.lines))
             self._operators.updated(operator, values.partition(b"|")[0].decode(), now)
 
     def _store(

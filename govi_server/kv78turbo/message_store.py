@@ -39,21 +39,21 @@ MAX_END_SECONDS = 366 * DAY
 class MessageStore:
     """Stores and deletes messages.
 
-    stops: by TimingPointCode. add_stop: returns a stop, added if it is new, or None if it was rejected. set_heard:
-    called with the operator of each row. changed: called with each changed stop.
+    stops: by TimingPointCode. add_stop: returns a stop, added if it is new, or None if it was rejected.
+    data_received: called with the operator of each row. changed: called with each changed stop.
     """
 
     def __init__(
         self,
         stops: Mapping[str, LiveStop],
         add_stop: Callable[[str, float, Reject], LiveStop | None],
-        set_heard: Callable[[str, float, Reject], None],
+        data_received: Callable[[str, float, Reject], None],
         changed: Callable[[LiveStop], None],
         limits: PasstimeSettings,
     ) -> None:
         self._stops = stops
         self._add_stop = add_stop
-        self._set_heard = set_heard
+        self._data_received = data_received
         self._changed = changed
         min_size = limits.message_bytes // limits.messages  # so that the limit in bytes limits the number as well
         self._messages: BoundedTable[str, GeneralMessage] = BoundedTable(
@@ -96,7 +96,7 @@ class MessageStore:
             if key is None:
                 reject("key")
                 continue
-            self._set_heard(str(row["DataOwnerCode"]), now, reject)
+            self._data_received(str(row["DataOwnerCode"]), now, reject)
             if records.table == "GENERALMESSAGEDELETE":
                 stamp = self._receipts.stamp(key.encode(), records.group.timestamp.encode(), published, received)
                 self._delete(key, str(row["TimingPointCode"]), stamp or published, now, reject)

@@ -30,12 +30,12 @@ class Operators:
         """Changes when the passtimes of an operator may begin or cease to be overdue for another reason than time and
         their own repetition: rarely, since it invalidates everything cached."""
 
-    def heard(self, operator: str, now: float, reject: Reject) -> None:
-        """Record that an operator sent data."""
+    def data_received(self, operator: str, now: float, reject: Reject) -> None:
+        """Record that an operator sent data; reject it if there is no room for the operator."""
         if len(operator) > MAX_CODE_BYTES:
             reject("key")
         elif self.last_heard.put(operator, now, now):
-            self.reliability_version += self.repetitions.setdefault(operator, Repetition()).heard(now)
+            self.reliability_version += self.repetitions.setdefault(operator, Repetition()).data_received(now)
         else:
             reject("too many owners")
 
@@ -45,10 +45,10 @@ class Operators:
         if latest is not None and operator in self.last_heard:
             self.last_update[operator] = latest
 
-    def learn(self, operator: str, last_heard: float | None, now: float, n_rows: int) -> None:
-        """Learn from a passtime that an operator repeats, an example of the rows of its message.
+    def add_gap(self, operator: str, last_heard: float | None, now: float, n_rows: int) -> None:
+        """Add the time between two rows for a passtime to the operator's gaps, for all rows of a message.
 
-        last_heard: when it was sent before; None if never.
+        last_heard: when the passtime was sent before (epoch seconds); None if never.
         """
         repetition = self.repetitions.get(operator)
         if repetition is not None and last_heard is not None:
@@ -103,7 +103,7 @@ class Operators:
             census.n_sent_once += repetition is not None and repetition.is_overdue(passtime.last_heard, now)
 
     def sweep(self, censuses: dict[str, Census], now: float) -> Iterator[None]:
-        """Conclude from a census of all passtimes, and remove the operators that no longer send data; in steps."""
+        """Apply a census of all passtimes, and remove the operators that no longer send data; in steps."""
         for operator, repetition in self.repetitions.items():
             census = censuses.get(operator)
             limit = repetition.limit

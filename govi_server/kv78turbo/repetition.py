@@ -1,7 +1,7 @@
 """How often an operator repeats its passtimes, and which of them are overdue (docs/protocols.md, section 2.10).
 
 The feed repeats passtimes until they have passed. One that it no longer repeats is unreliable, although its operator
-still sends others. How often an operator repeats is learned from the gaps between its rows for the same passtime.
+still sends others. How often an operator repeats follows from the gaps between its rows for the same passtime.
 """
 
 import math
@@ -57,7 +57,7 @@ class Repetition:
 
     def __init__(self) -> None:
         self.interval: float | None = None
-        """Seconds between two repetitions; None until it is learned."""
+        """Seconds between two repetitions; None until it is known."""
         self.is_complete = True
         """Whether the operator repeats all of its passtimes, or at least half of them."""
         self._limit = UNKNOWN_LIMIT_SECONDS
@@ -69,7 +69,7 @@ class Repetition:
 
     @property
     def limit(self) -> float:
-        """The age in seconds above which a passtime is overdue; infinite until an interval is learned."""
+        """The age in seconds above which a passtime is overdue; infinite until an interval is known."""
         return self._limit if self.interval is not None and self.is_complete else math.inf
 
     def invalidates(self, previous: float) -> bool:
@@ -92,7 +92,7 @@ class Repetition:
             self._gaps.extend([(interval, 1.0)] * MIN_OVERDUE_GAPS)
             self._set_interval(interval)
 
-    def heard(self, now: float) -> bool:
+    def data_received(self, now: float) -> bool:
         """Record that data of the operator arrived, before the gaps of its rows.
 
         Return whether passtimes that were overdue may be current again, because the clock was set back.
@@ -107,7 +107,7 @@ class Repetition:
         return False
 
     def add_gap(self, last_heard: float, now: float, n_rows: float = 1) -> None:
-        """Learn from a passtime that was repeated. n_rows: number of rows that it is an example of."""
+        """Add the gap of a passtime that was repeated. n_rows: number of rows that it represents."""
         gap = now - last_heard
         if gap < MIN_GAP_SECONDS or self.age(last_heard, now) < gap:
             return  # the operator was silent meanwhile
@@ -177,7 +177,7 @@ class Repetition:
 
 
 class Census:
-    """Counts an operator's passtimes, to find out whether it repeats all of them."""
+    """Counts an operator's passtimes, to determine whether it repeats all of them."""
 
     __slots__ = ("n_passtimes", "n_sent_once")
 
@@ -188,5 +188,5 @@ class Census:
 
     @property
     def is_complete(self) -> bool:
-        """Whether most passtimes are repeated, as far as there are enough to tell."""
+        """Whether most passtimes are repeated; also if there are too few to know."""
         return self.n_passtimes < MIN_CENSUS or self.n_sent_once <= self.n_passtimes / 2

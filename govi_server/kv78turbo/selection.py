@@ -1,6 +1,6 @@
 """Which of a stop's departures a board shows, by what the feed knows of their lines and journeys."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from msgspec import structs
@@ -11,6 +11,8 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.joined_stop import JoinedPasstime
 from govi_server.kv78turbo.kv7_journeys import journey_of
 from govi_server.kv78turbo.kv8_columns import parse_passtime
+from govi_server.kv78turbo.stop_departures import StopDepartures
+from govi_server.runtime.cooperative import STEP_ITEMS
 
 
 class Selection:
@@ -66,3 +68,24 @@ class Selection:
                 if call.expected > entry.expected if is_planned else int(of_order) > int(order):
                     statuses.append(call.trip_stop_status)
         return statuses
+
+
+def calls_before_others(boards: Sequence[StopDepartures]) -> Generator[None, None, set[bytes]]:
+    """Return the keys of the departures after which their journey calls at the same place next, in steps.
+
+    Such a vehicle leaves the place, or ends, at another of its platforms. A journey that returns after calls
+    elsewhere departs twice. boards: of all stops of the place.
+    """
+    keys = set()
+    for n, entry in enumerate((entry for board in boards for entry in board.entries), 1):
+        if entry.passtime.trip_stop_status != "CANCEL":
+            keys.add(_key_before(entry.key))
+        if not n % STEP_ITEMS:
+            yield
+    return keys
+
+
+def _key_before(key: bytes) -> bytes:
+    """Return the key that the call before one has; stops are numbered by KV8 and KV7 (7), or by GTFS (gtfs 7)."""
+    number = key.replace(b" ", b"|").rpartition(b"|")[2]
+    return b"%b%d" % (key.removesuffix(number), int(number) - 1)

@@ -15,6 +15,7 @@ from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime
 from govi_server.kv78turbo.passtime_index import StoredPasstime
 from govi_server.kv78turbo.repetition import Repetition
+from govi_server.kv78turbo.spread_version import SpreadVersion
 from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.runtime.cooperative import run_now
 
@@ -43,6 +44,9 @@ MEASURE_SECONDS = 1.0
 MAX_UNMEASURED = 2_000
 """Passtimes of these stops after which they are counted earlier: two megabytes. Counting 10,000 took up to 10 ms:
 most of them are not in the processor's cache."""
+
+MAX_STOPS_AT_ONCE = 50
+"""Joined stops up to which new names, and a new GTFS file, reach all of them at once: 0.2 s of work."""
 
 STEP_PASSTIMES = 32
 """Passtimes that are examined in one step."""
@@ -104,7 +108,8 @@ class StopDeparturesCache:
     Looking up a cached rendering takes 1.1 us; a request for a stop of which one of 20 passtimes has changed takes
     about a fifth of the time without joined passtimes and fragments (docs/performance.md). Both are bounded in bytes,
     and the least recently used is evicted first. Joined passtimes are updated when the
-    version of their stop changes, and made anew when its planning or names have changed. A rendering is invalidated
+    version of their stop changes, and made anew when its planning or names have changed; what concerns all stops
+    reaches many of them one after another. A rendering is invalidated
     by data about its stop, by new planning or names, and when the first of its departures is hidden, enters the
     horizon or becomes too old.
 
@@ -121,6 +126,7 @@ class StopDeparturesCache:
         self._stale = stale
         self.joined: BoundedMemory[JoinedStop] = BoundedMemory(size)
         """By TimingPointCode."""
+        self._shared_version = SpreadVersion(now, lambda: len(self.joined) <= MAX_STOPS_AT_ONCE)
         self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE), admits_repeated=True)
         """Renderings by TimingPointCode and form, and the responses of modules."""
         self._used: dict[str, JoinedStop] = {}
@@ -139,12 +145,18 @@ class StopDeparturesCache:
         """Return a token that changes whenever the data of a stop may have changed."""
         stop = self.passtimes.stops.get(code)
         stop_version = stop.version if stop is not None else 0
-        return stop_version, self.timetable.version_of(code), self.passtimes.reliability_version
+        return stop_version, self._planning_version(code), self.passtimes.reliability_version
+
+    def _planning_version(self, code: str) -> tuple[int, int]:
+        """Return a token that changes when a stop's planned passtimes and names are to be joined anew."""
+        shared, own = self.timetable.version_of(code)
+        return self._shared_version.of(code, shared), own
 
     def versions(self, codes: Collection[str]) -> tuple[int | None, ...]:
         """Return a token that changes whenever the data of some stops may have changed, without a call for each."""
         versions = [0 if stop is None else stop.version for stop in map(self.passtimes.stops.get, codes)]
-        return self.passtimes.reliability_version, *self.timetable.versions_of(codes), *versions
+        shared, *own = self.timetable.versions_of(codes)
+        return self.passtimes.reliability_version, self._shared_version.of_all(codes, shared), *own, *versions
 
     def _key_changed(self, key: bytes, code: str) -> None:
         """Invalidate the stop that has a passtime from KV7, if KV8 has it now, or had it, at another stop."""
@@ -173,7 +185,7 @@ class StopDeparturesCache:
         now = self._now()
         if not 0 <= now - self._measured_at < MEASURE_SECONDS or self._n_unmeasured >= MAX_UNMEASURED:
             self._measure(now)
-        planning = self.timetable.version_of(code)
+        planning = self._planning_version(code)
         joined = self.joined.get(code)
         is_new = joined is None or joined.planning != planning
         if joined is None or is_new:
@@ -303,7 +315,7 @@ class StopDeparturesCache:
             and len(joined.passtimes) <= MAX_CHEAP_PASSTIMES
             and (stop is None or len(stop.passtimes) <= MAX_CHEAP_PASSTIMES)
             and horizon <= COST_SECONDS
-            and joined.planning == self.timetable.version_of(code)
+            and joined.planning == self._planning_version(code)
         )
 
     def lookup(self, code: str, form: object) -> tuple[StopDepartures, Any] | None:

@@ -305,8 +305,9 @@ class Subscriber(Service):
             consuming.addErrback(self._not_consumed, envelope)
             consuming.addCallback(self._consumed)
 
-    def _drop(self, kind: str, reason: str, **fields: object) -> None:
-        self.incidents.add(kind, "Feed {address}: message dropped, " + reason, address=self.address, **fields)
+    def _drop(self, kind: str, reason: str, **fields: object) -> bool:
+        """Count a message that is dropped; return whether it was logged."""
+        return self.incidents.add(kind, "Feed {address}: message dropped, " + reason, address=self.address, **fields)
 
     def _data_received(self, now: float) -> None:
         if self._state in ("UNKNOWN", "DOWN"):
@@ -324,9 +325,10 @@ class Subscriber(Service):
         self.log.emit(level, "Feed {address}: {event} ({state})", address=self.address, event=event, state=state)
 
     def _not_consumed(self, failure: Failure, envelope: str) -> None:
-        self._drop(
-            "not consumed", "{envelope} cannot be ingested: {error}", envelope=envelope, error=repr(failure.value)
-        )
+        """Drop a message that met a fault of the program, whose traceback is logged once a minute."""
+        error = repr(failure.value)
+        if self._drop("not consumed", "{envelope} cannot be ingested: {error}", envelope=envelope, error=error):
+            self.log.failure("Feed {address}: ingesting failed", failure, address=self.address)
 
     def _consumed(self, _: None) -> None:
         self._consuming = None

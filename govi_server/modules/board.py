@@ -192,12 +192,8 @@ class BoardPages(Service):
             cost = self.source.cost(codes, request.query)
             return Responder(partial(self._respond, request), stop_of(codes), cost)
         require_stops(text, "/board/57330430")
-        if request.format.content_type == HTML:
-            error = ErrorResponse("404 Not Found", (NO_STORE,), f"No stop with the code '{echoed(text)}'\n")
-            return Responder(lambda: error)
-        unknown = StopDisplay(echoed(text), "unknown")
-        displays = DisplayResult(DepartureDisplay((unknown,), DEFAULT_HORIZON), "none", ())
-        return Responder(lambda: partial(self._not_found, request, displays))
+        fetch = partial(self._not_found, request, echoed(text))
+        return Responder(lambda: fetch, cost=self.source.similar_cost(echoed(text)))
 
     def _respond(self, request: BoardRequest) -> CachedResponse | ErrorResponse | Fetch:
         cached = self.responses.lookup(request)
@@ -224,8 +220,14 @@ class BoardPages(Service):
 
         return self.responses.store(request, validator, make)
 
-    async def _not_found(self, request: BoardRequest, displays: DisplayResult, mark: Mark) -> ErrorResponse:
-        mark("lookup", displays.result)
+    async def _not_found(self, request: BoardRequest, text: str, mark: Mark) -> ErrorResponse:
+        """Return the error response for a path that is no list of codes, with places of which it may be the name."""
+        similar = await self.source.similar(text)
+        mark("lookup", "none")
+        if request.format.content_type == HTML and not similar:  # a page with a search
+            return ErrorResponse("404 Not Found", (NO_STORE,), f"No stop with the code '{text}'\n")
+        unknown = StopDisplay(text, "unknown", similar=similar)
+        displays = DisplayResult(DepartureDisplay((unknown,), DEFAULT_HORIZON), "none", ())
         return await self._error(displays, request)
 
     async def _error(self, displays: DisplayResult, request: BoardRequest) -> ErrorResponse:

@@ -8,7 +8,7 @@ from zope.interface import implementer
 from govi_server.http.addresses import Address, ip_of, truncated
 from govi_server.http.hosts import MISDIRECTED, rejected_host, rejection
 from govi_server.http.request import Environ
-from govi_server.kv55.gateway import PEER_PATH, Gateway, Unsolicited
+from govi_server.kv55.gateway import PEER_PATH, Delivery, Gateway, Unsolicited
 from govi_server.kv55.messages import CONTENT_TYPE, write_dris_55_res
 from govi_server.settings import parse_networks
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
@@ -87,6 +87,13 @@ class CallbackHandler(WebHandler):
             self.send_response(rejection(host), MISDIRECTED)
             return
         delivery = self._module.gateway.deliver(self.env.body, self.env["path_info"] == PEER_PATH)
+        try:
+            await self._acknowledge(delivery)
+        finally:  # the requests are resolved, even if the gateway has closed its connection
+            delivery.serve()
+
+    async def _acknowledge(self, delivery: Delivery) -> None:
+        """Offer the boards that other nodes may have requested, then respond to the callback."""
         if delivery.unmatched:
             await self._module.gateway.offer(delivery)
         if delivery.error is None:
@@ -96,4 +103,3 @@ class CallbackHandler(WebHandler):
         else:
             status = "403 Forbidden" if isinstance(delivery.error, Unsolicited) else "400 Bad Request"
             self.send_response(f"{delivery.error}\n", status)
-        delivery.serve()

@@ -13,8 +13,9 @@ from zope.interface import Attribute, Interface, implementer
 from govi_server.departures.cache import BoardCache, Entry, Result
 from govi_server.departures.display import DepartureDisplay, StopDisplay, board_display, place_display
 from govi_server.departures.place_index import PlaceIndex
-from govi_server.departures.places import code_of, is_place_id
+from govi_server.departures.places import Place, code_of, is_place_id
 from govi_server.departures.query import DEFAULT_HORIZON, Query
+from govi_server.departures.similar_codes import MAX_SIMILAR
 from govi_server.departures.source import NoBoard
 from govi_server.departures.timing_point import are_timing_point_codes, is_timing_point_code
 from govi_server.http.caching.cached_response import CachedResponse, cache_status
@@ -23,7 +24,7 @@ from govi_server.http.parameters import InvalidParameter, Parameter
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import stale_ttl
-from govi_server.kv78turbo.selection import Selection
+from govi_server.kv78turbo.selection import Selection, calls_before_others
 from govi_server.modules.feed_responses import respond_now
 from govi_server.modules.query_parameters import AFTER, BOARD_FILTERS, CODES, HORIZON, LINE, STOPS, are_stops
 from govi_server.runtime.bounded_memory import BoundedMemory
@@ -59,6 +60,12 @@ class IDisplaySource(Interface):
 
     def cost(codes: "Sequence[str]", query: "Query") -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""
+
+    def similar(text: str) -> "Awaitable[tuple[str, ...]]":
+        """Return the ids and names of places that may be meant by a text that is no code, three at most."""
+
+    def similar_cost(text: str) -> int:
+        """Return the cost of similar(); see web_handler.Responder."""
 
     def respond_now(codes: "Sequence[str]", query: "Query", fetch: "Fetch") -> "Any":
         """Return the response that fetch returns if it is made from memory with little work, else fetch."""
@@ -131,6 +138,7 @@ class FeedDisplays:
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
         """Return the display of the stops. Raises InvalidParameter if no place has the words of a destination."""
+        await self.feed.restoration.wait(codes)
         index = None
         if query.to or any(map(is_place_id, codes)):
             index = await self.feed.places.index()
@@ -141,6 +149,17 @@ class FeedDisplays:
             status = cache_status("stale", stale_ttl(self.feed, max(ages)))
             headers += [("Age", f"{ceil(max(ages))}"), ("Cache-Status", status)]
         return DisplayResult(display, "stale" if ages else "hit", tuple(headers))
+
+    async def similar(self, text: str) -> tuple[str, ...]:
+        """Return the ids and names of places that may be meant by a text that is no code, three at most."""
+        index = await self.feed.places.index()
+        places = await self.runner.run(index.find(text))
+        return tuple([f"{place.id} {_full_name(place)}" for place in places[:MAX_SIMILAR]])
+
+    def similar_cost(self, text: str) -> int:
+        """Return the cost of similar(); see web_handler.Responder."""
+        index = self.feed.places.latest
+        return 1 if index is None else index.cost(text)
 
     def _display(
         self, codes: list[str], query: Query, index: PlaceIndex | None
@@ -154,10 +173,15 @@ class FeedDisplays:
         now = self.feed.clock.seconds()
         stops = []
         for number, code in enumerate(codes):
-            displays = []
+            boards, displays = [], []
             for member in _members(code, index):
-                board = yield from self.feed.boards.board_steps(member, horizon)
-                displays.append((yield from stop_display(self.feed, board, selection.select(board.entries))))
+                boards.append((yield from self.feed.boards.board_steps(member, horizon)))
+            omitted: Collection[bytes] = ()
+            if is_place_id(code):
+                omitted = yield from calls_before_others(boards)
+            for board in boards:
+                entries = (entry for entry in board.entries if entry.key not in omitted) if omitted else board.entries
+                displays.append((yield from stop_display(self.feed, board, selection.select(entries))))
             stop = displays[0]
             if is_place_id(code):
                 assert index is not None
@@ -168,6 +192,10 @@ class FeedDisplays:
             after = query.after_at(number)
             stops.append(stop.leaving(after and after + MAX_AGE, now).first(query.limit))
         return DepartureDisplay(tuple(stops), horizon)
+
+
+def _full_name(place: Place) -> str:
+    return f"{place.town}, {place.name}" if place.town else place.name
 
 
 def _members(code: str, index: PlaceIndex | None) -> tuple[str, ...]:
@@ -223,12 +251,23 @@ class CacheDisplays:
         """Return the cost of the display of stops; see web_handler.Responder."""
         return len(codes)
 
+    async def similar(self, text: str) -> tuple[str, ...]:
+        """Return nothing: the names of stops are unknown."""
+        return ()
+
+    def similar_cost(self, text: str) -> int:
+        """Return the cost of similar(); see web_handler.Responder."""
+        return 1
+
     def respond_now(self, codes: Sequence[str], query: Query, fetch: Fetch) -> CachedResponse | ErrorResponse | Fetch:
         """Return fetch: it may need a gateway request."""
         return fetch
 
     async def display(self, codes: list[str], query: Query) -> DisplayResult:
-        """Return the display of the stops, which are requested concurrently."""
+        """Return the display of the stops, which are requested concurrently.
+
+        Raises InvalidParameter for an unsupported filter.
+        """
         unsupported = {"direction": query.direction, "to": query.to, "mode": query.modes, "operator": query.operators}
         if name := next((name for name, value in unsupported.items() if value), None):
             raise InvalidParameter(f"{name} is not supported by this source")

@@ -11,7 +11,7 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.http.caching.cached_response import CachedResponse
-from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.representation import Representation, make_representation
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.client_limits import UNLIMITED
 from govi_server.http.error_responses import JSON, PROBLEM
@@ -178,6 +178,7 @@ class DocsModule(Service):
         self.content_type = content_type
         self.content = content
         self._summary = summary
+        self._representations: dict[bool, Representation] = {}
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "DocsHandler":
         """Return the handler of one request."""
@@ -186,7 +187,14 @@ class DocsModule(Service):
     def startService(self) -> None:
         """Make the documentation, which takes tens of milliseconds, before the first request."""
         super().startService()
-        self.content()
+        for compressed in (False, True):
+            self.representation(compressed)
+
+    def representation(self, compressed: bool) -> Representation:
+        """Return the documentation, gzip or plain. It does not change while the program runs."""
+        if compressed not in self._representations:
+            self._representations[compressed] = make_representation(self.content(), self.content_type, compressed)
+        return self._representations[compressed]
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
@@ -209,9 +217,7 @@ class DocsHandler(WebHandler):
         if self.env["path_info"].removesuffix("/") != f"/{self._module.name}":
             self.request_handler.send_not_found()
             return
-        representation = make_representation(
-            self._module.content(), self._module.content_type, prefers_gzip(self.env)
-        )
+        representation = self._module.representation(prefers_gzip(self.env))
         self.mark("render")
         page_headers = PAGE_HEADERS if self._module.content_type == HTML else ()
         headers = (*page_headers, ("Cache-Control", f"public, max-age={DOCS_MAX_AGE}"))

@@ -168,13 +168,14 @@ class Events(MultiService):
         return self.channels.setdefault(key, channel)
 
     def _check_all(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._runner.run(self._check_in_steps()))
+        # A TimerService whose call fails would never call again.
+        return Deferred.fromCoroutine(self._runner.run(self._check_in_steps())).addErrback(self._log_failure)
 
     def _check_in_steps(self) -> Generator[None, None, None]:
         for channel in list(self.channels.values()):
             if channel.listeners or channel.waiters:
                 self._check(channel)
-            else:
+            elif self.channels.get(channel.key) is channel:  # it was not removed since the first step
                 del self.channels[channel.key]
                 if channel.rendering is not None:
                     channel.rendering.cancel()

@@ -1,7 +1,9 @@
 """GET /: a page to find a stop, with the state and the licence of the data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from functools import partial
 from heapq import nlargest
+from itertools import islice
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
@@ -21,6 +23,7 @@ from govi_server.modules.query_parameters import AFTER, LANG, MODE, QUERY, TO, V
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, SourceDescription, page
+from govi_server.runtime.cooperative import STEP_ITEMS
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 MAX_CHANGED_STOPS = 12
@@ -40,8 +43,9 @@ OPTIONS = (AFTER, TO, MODE, VIEW)
 class Front(Service):
     """Serves the page.
 
-    feed: None without a live feed: a gateway's stops cannot be searched. example: the TimingPointCode in the page's
-    examples, "" to select one from the feed.
+    feed: None without a live feed: a gateway's stops cannot be searched. unreachable: returns the modules whose
+    gateway could not be reached at the last attempt. example: the TimingPointCode in the page's examples, "" to
+    select one from the feed.
     """
 
     name = ""
@@ -52,12 +56,14 @@ class Front(Service):
         feed: Feed | None,
         version: str,
         clock: IReactorTime,
+        unreachable: Callable[[], Collection[str]] = tuple,
         example: str = "",
     ) -> None:
         self.feed = feed
         self.clock = clock
         self._sources = sources
         self._version = f"govi-cache {version}"
+        self._unreachable = unreachable
         self._example = example
         self._changed: list[str] = []
         self._next_update = 0.0
@@ -82,7 +88,7 @@ class Front(Service):
         status = None if self.feed is None else self._feed_status(self.feed, results, disruptions)
         is_demo = any(source.kind == "demo" for source in self._sources)
         example = self._example or (status.changed[0].id if status and status.changed else "")
-        return FrontPage(self._sources, status, is_demo, example, self._version)
+        return FrontPage(self._sources, status, is_demo, self._unreachable(), example, self._version)
 
     def _feed_status(
         self, feed: Feed, results: Iterable[Place] | None, disruptions: Iterable[Disruption]
@@ -95,25 +101,38 @@ class Front(Service):
         return FeedStatus(
             feed.state,
             feed.age,
-            len(feed.timetable.timing_points),
+            feed.timetable.n_stops,
             operators,
-            [_stop(feed, code) for code in self._changes(feed)],
+            [_stop(feed, code) for code in self._changed],
             None if results is None else [*map(linked_place, results)],
             [(disruption.text, disruption.code, disruption.n_stops) for disruption in disruptions],
         )
 
-    def _changes(self, feed: Feed) -> list[str]:
-        """Return the codes of the stops that changed last, at most CHANGES_INTERVAL old."""
-        now = feed.clock.seconds()
-        if not self._next_update - CHANGES_INTERVAL <= now < self._next_update:
+    async def update_changes(self) -> None:
+        """Update the list of the stops that changed last, unless it is newer than CHANGES_INTERVAL.
+
+        Concurrent requests share the update, which is cancelled when all of them are.
+        """
+        feed, now = self.feed, self.clock.seconds()
+        if feed is not None and not self._next_update - CHANGES_INTERVAL <= now < self._next_update:
+            self._changed = await feed.runner.run_shared(latest_changes, partial(latest_changes, feed))
             self._next_update = now + CHANGES_INTERVAL
-            stops = feed.passtimes.stops  # a later change has a higher version
-            self._changed = nlargest(MAX_CHANGED_STOPS, stops, key=lambda code: stops[code].version)
-        return self._changed
+
+
+def latest_changes(feed: Feed) -> Generator[None, None, list[str]]:
+    """Return the codes of the MAX_CHANGED_STOPS stops that changed last, latest first, in steps."""
+    stops = feed.passtimes.stops
+    latest: list[tuple[int, str]] = []  # a later change has a higher version
+    codes = iter([*stops])
+    while step := list(islice(codes, STEP_ITEMS)):
+        versions = ((stops[code].version, code) for code in step if code in stops)
+        latest = nlargest(MAX_CHANGED_STOPS, (*latest, *versions))
+        yield
+    return [code for _, code in latest]
 
 
 def _stop(feed: Feed, code: str) -> LinkedStop:
-    point = feed.timetable.timing_points.get(code)
+    point = feed.timetable.timing_point(code)
     name, town = place(point.name, point.town) if point is not None else ("", "")
     return LinkedStop(code, name or code, town, code)
 
@@ -141,6 +160,7 @@ class FrontHandler(WebHandler):
             results = await feed.runner.run(index.find(query))
         disruptions = self._module.disruptions
         current = [] if disruptions is None else await disruptions.latest()
+        await self._module.update_changes()
         self.mark("lookup")
         for parameter in OPTIONS:
             parameter.parse(parameters)

@@ -110,6 +110,7 @@ class Kv55Feed(Service):
         def render(board: StopDepartures) -> Generator[None, None, Representation]:
             return represent(self._pieces([self._point(board, Query())]), messages.CONTENT_TYPE, form[-1])
 
+        await self.feed.restoration.wait((code,))
         mark("lookup")
         return self._board_response(text, *await self.feed.rendered(code, DEFAULT_HORIZON, form, render))
 
@@ -123,6 +124,7 @@ class Kv55Feed(Service):
         self, codes: list[str], text: str, query: Query, compressed: bool, mark: Mark
     ) -> CachedResponse | ErrorResponse:
         """Return the servable boards of the stops."""
+        await self.feed.restoration.wait(codes)
         mark("lookup")
         served = ServedData()
         pieces = self._pieces(self._points(codes, query, served))

@@ -1,6 +1,7 @@
 """GET /make: a page on which people put a display together, which is then a URL, a QR code or a snippet."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from twisted.application.service import Service
 from zope.interface import implementer
@@ -16,11 +17,11 @@ from govi_server.http.response import NO_STORE
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import AFTER, LANG, QUERY, STOP_PATTERN, language, linked_place
+from govi_server.modules.query_parameters import AFTER, LANG, QUERY, STOP_PATTERN, THEME, language, linked_place
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import policy
 from govi_server.pages.front_page import LinkedStop
-from govi_server.pages.make_page import MAX_LINES, MAX_STOPS, SIZES, Display, page
+from govi_server.pages.make_page import MAX_LINES, MAX_STOPS, SIZES, Display, page, walking_field
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/html; charset=utf-8"
@@ -68,6 +69,7 @@ class Make(Service):
             STOP,
             *self.source.filters,
             LANGUAGE,
+            THEME,
             SIZE,
             ORIGIN,
             LANG,
@@ -83,6 +85,27 @@ class Make(Service):
         host = env.get("http_host", "localhost")
         scheme = "https" if env.is_https or claimed.lower() == f"https://{host}".lower() else "http"
         return self.address or f"{scheme}://{host}"
+
+
+def _parse_after(query: Mapping[str, str], codes: Sequence[str]) -> Sequence[int]:
+    """Return the walking times of a query, in minutes: none, one for all of these stops, or one for each."""
+    after: Sequence[int] = AFTER.parse(query) or ()
+    if len(after) not in (0, 1, len(codes)):
+        raise InvalidParameter(f"after must be one number, or one for each of the {len(codes)} stops")
+    return after
+
+
+def _walking(query: Mapping[str, str], codes: Sequence[str]) -> list[str]:
+    """Return the text of each field for a walking time: one for each of these stops, or one in all.
+
+    The field of a stop wins over its part of AFTER. Raises InvalidParameter.
+    """
+    texts = [str(minutes) for minutes in _parse_after(query, codes)] or [""]
+    if not codes:
+        return texts
+    if len(texts) < len(codes):
+        texts *= len(codes)
+    return [query.get(walking_field(code), text) for code, text in zip(codes, texts, strict=True)]
 
 
 class MakeHandler(WebHandler):
@@ -103,14 +126,14 @@ class MakeHandler(WebHandler):
         lists = {name: [text for text in texts if text] for name, texts in values.items()}
         query = {name: texts[-1] for name, texts in lists.items() if texts}
         lang = language(self.env, query)
-        for parameter in (*module.source.filters, LANGUAGE, SIZE, ORIGIN, QUERY):
+        for parameter in (*module.source.filters, LANGUAGE, THEME, SIZE, ORIGIN, QUERY):
             parameter.parse(query)
         codes = [*dict.fromkeys(lists.get(STOP.name, []))][:MAX_STOPS]
         if codes and not module.source.are_stops(codes):
             raise InvalidParameter(f"stop must be a TimingPointCode or an id of /places, at most {MAX_STOPS}")
-        after = AFTER.parse(query) or ()
-        if len(after) not in (0, 1, len(codes)):
-            raise InvalidParameter(f"after must be one number, or one for each of the {len(codes)} stops")
+        walking = _walking(query, codes)
+        query[AFTER.name] = ",".join([text or "0" for text in walking] if len({*walking}) > 1 else {*walking})
+        _parse_after(query, codes)
         stops: Sequence[StopDisplay] = ()
         if codes:
             self.request_handler.charge(module.source.cost(codes, Query()))
@@ -118,12 +141,18 @@ class MakeHandler(WebHandler):
         matches = await self._matches(query.get(QUERY.name, ""), codes)
         self.mark("lookup")
         lines = dict.fromkeys(row.line for stop in stops for row in stop.rows)
+        directions: defaultdict[str, dict[str, None]] = defaultdict(dict)  # destinations, in the order of departures
+        for stop in stops:
+            for row in stop.rows:
+                directions[row.direction or ""][row.destination] = None
         display = Display(
             [LinkedStop(code, stop.name or code, stop.town, code) for code, stop in zip(codes, stops, strict=True)],
             matches,
             sorted(lines, key=lambda line: (len(line), line))[:MAX_LINES],
+            {number: list(names) for number, names in directions.items()},
             module.feed is not None,
             module.origin(self.env, query.get(ORIGIN.name, "")),
+            walking,
             [parameter.name for parameter in module.source.filters],
         )
         text = page(display, lang, query, lists.get("line", [])[:MAX_LINES])

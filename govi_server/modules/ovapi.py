@@ -32,12 +32,17 @@ class LinePaths(OvapiPaths):
     @property
     def size(self) -> int:
         """The number of members of everything."""
-        return len(self.feed.timetable.directions) + len(self.feed.passtimes.lines)
+        return self.feed.timetable.n_lines + len(self.feed.passtimes.lines)
 
     def all(self) -> Members:
         """Make every line in every direction, in steps."""
-        keys = [*{*self.feed.timetable.directions, *self.feed.passtimes.lines}]
-        for key in (yield from sort_in_steps(keys)):
+        keys = {*self.feed.passtimes.lines}
+        for key in self.feed.timetable.line_keys():
+            if key is None:
+                yield None
+            else:
+                keys.add(key)
+        for key in (yield from sort_in_steps(list(keys))):
             yield "_".join(key), _encode(self.documents.line(*key))
 
     def cost(self, code: str) -> int:

@@ -1,5 +1,6 @@
 """The responses under a path of OVapi: everything of its kind, the members of a list, or the boards of stops."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Sequence
 from functools import partial
 from math import ceil
@@ -52,7 +53,7 @@ Members = Generator[tuple[str, bytes] | None, None, None]
 """The members of a response with their encoded values; None is a step without one."""
 
 
-class OvapiPaths:
+class OvapiPaths(ABC):
     """The responses under one first segment of OVapi: everything of its kind, or the members of a list."""
 
     operations: list[Operation]
@@ -98,6 +99,7 @@ class OvapiPaths:
 
     async def fetch(self, request: OvapiRequest, mark: Mark) -> CachedResponse | ErrorResponse:
         """Return what is served of the request, or an error."""
+        await self.feed.restoration.wait(self.needed_stops(request))
         mark("lookup")
         served = ServedData()
         members = self.members(request, served) if request.codes else self.everything(served)
@@ -107,6 +109,10 @@ class OvapiPaths:
             return self.error_response(served.reason)
         return feed_response(self.feed, representation, served.freshness, OVAPI_HEADERS)
 
+    def needed_stops(self, request: OvapiRequest) -> Collection[str]:
+        """Return the stops whose departures a response needs."""
+        return ()
+
     def everything(self, served: ServedData) -> Members:
         """Make everything of this kind, in steps. served: the freshness is added to it."""
         for member in self.all():
@@ -114,9 +120,9 @@ class OvapiPaths:
                 served.add(("fresh", 0.0))
             yield member
 
+    @abstractmethod
     def all(self) -> Members:
         """Make everything of this kind, in steps."""
-        raise NotImplementedError
 
     def members(self, request: OvapiRequest, served: ServedData) -> Members:
         """Make the members of a list that are served, in steps. served: their freshness is added to it."""
@@ -158,15 +164,22 @@ class StopPaths(OvapiPaths):
         if n_stops > MAX_CODES:
             raise InvalidParameter(f"{self.list_name} must have at most {MAX_CODES} stops, not {n_stops}")
         stops = [(member, code) for member in request.codes for code in self.stops(member)]
-        if not stops:
-            areas = self.feed.timetable.points_of_area
-            return Responder(lambda: self.error_response("unknown" if areas or self.feed.is_complete else "down"))
+        if not stops and not self.feed.restoration.is_running:
+            return Responder(lambda: self.error_response(self._unknown()))
         horizon = request.query.horizon_or(OVAPI_HORIZON)
         cost = self.feed.boards.cost((code for _, code in stops), horizon)
-        if len(stops) > 1 or request.query != Query():
+        if len(stops) != 1 or request.query != Query():
             fetch = partial(self.fetch, request)
             return Responder(lambda: fetch, self.stop(request), cost)
         return Responder(partial(self._respond, request, *stops[0]), self.stop(request), cost)
+
+    def _unknown(self) -> Freshness:
+        """Return what is known of an area without stops."""
+        return "unknown" if self.feed.timetable.n_areas or self.feed.is_complete else "down"
+
+    def needed_stops(self, request: OvapiRequest) -> Collection[str]:
+        """Return the stops of the list; that of an unknown member is the member."""
+        return [code for member in request.codes for code in self.stops(member) or (member,)]
 
     def stop(self, request: OvapiRequest) -> str:
         """Return the stop of a request, for its statistics."""
@@ -206,6 +219,7 @@ class StopPaths(OvapiPaths):
                 document = b"{%b:%b}" % (_encode(code), document)
             return (yield from represent((document,), CONTENT_TYPE, request.compressed))
 
+        await self.feed.restoration.wait((code,))
         mark("lookup")
         return self._board_response(request, *await self.feed.rendered(code, OVAPI_HORIZON, form, render))
 
@@ -223,15 +237,13 @@ class StopPaths(OvapiPaths):
     @property
     def size(self) -> int:
         """The number of members of everything."""
-        return len(self.feed.timetable.timing_points) + len(self.feed.passtimes.stops)
+        return self.feed.timetable.n_stops + len(self.feed.passtimes.stops)
 
     def all(self) -> Members:
         """Make the number of live passtimes of every stop, in steps."""
-        points, stops = self.feed.timetable.timing_points, self.feed.passtimes.stops
-        for code in list(points):
-            yield code, b"%d" % (len(stops[code].passtimes) if code in stops else 0)
-        for code, stop in list(stops.items()):
-            yield None if code in points else (code, b"%d" % len(stop.passtimes))
+        for code in self.feed.stop_codes:
+            stop = self.feed.passtimes.stops.get(code)
+            yield code, b"%d" % (0 if stop is None else len(stop.passtimes))
 
     def members(self, request: OvapiRequest, served: ServedData) -> Members:
         """Make the boards of the stops that are served, in steps."""
@@ -262,7 +274,7 @@ class StopAreaPaths(StopPaths):
 
     def stops(self, member: str) -> Collection[str]:
         """Return the stops of an area."""
-        return self.feed.timetable.points_of_area.get(member, {})
+        return self.feed.timetable.area_stops(member)
 
     def validator(self, request: OvapiRequest, code: str) -> Validator:
         """Return a validator that is current while no other stop joins the areas."""
@@ -276,12 +288,13 @@ class StopAreaPaths(StopPaths):
     @property
     def size(self) -> int:
         """The number of members of everything."""
-        return len(self.feed.timetable.points_of_area)
+        return self.feed.timetable.n_areas
 
     def all(self) -> Members:
         """Make every stop area, described by one of its stops, in steps."""
-        for area, codes in list(self.feed.timetable.points_of_area.items()):
-            yield (area, _encode(self.documents.stop_area(area, next(iter(codes))))) if codes else None
+        for area in self.feed.timetable.areas():
+            codes = self.feed.timetable.area_stops(area)
+            yield (area, _encode(self.documents.stop_area(area, codes[0]))) if codes else None
 
     def members(self, request: OvapiRequest, served: ServedData) -> Members:
         """Make the boards of the areas' stops that are served, in steps."""
@@ -291,5 +304,7 @@ class StopAreaPaths(StopPaths):
             for piece in json_object(self.boards(stops, request, served)):
                 pieces.append(piece)
                 yield None
-            if stops:
+            if not stops:
+                served.add((self._unknown(), 0.0))
+            else:
                 yield area, b"".join(pieces)

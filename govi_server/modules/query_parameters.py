@@ -18,6 +18,7 @@ from govi_server.departures.timing_point import (
 from govi_server.http.negotiation import best_language
 from govi_server.http.parameters import Enum, Integer, InvalidParameter, Json, Parameter, String, parse_query
 from govi_server.http.request import Environ
+from govi_server.pages.assets import THEMES
 from govi_server.pages.front_page import LinkedStop
 from govi_server.pages.texts import LANGUAGES
 from govi_server.runtime.text import printable
@@ -80,7 +81,7 @@ SIZE = Parameter("size", Enum(("small", "large", "huge")), "For a wall: the type
 
 THEME = Parameter(
     "theme",
-    Enum(("light", "dark", "contrast", "paper")),
+    Enum(THEMES),
     "The colours of the page; by default those that the browser prefers. paper is for e-paper: black on white.",
 )
 

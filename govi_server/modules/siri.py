@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from govi_server.departures.query import DEFAULT_HORIZON
 from govi_server.departures.times import DAY, HOUR, MINUTE
-from govi_server.documents.siri import ERRORS, ErrorCondition, SiriDocuments, SiriResponse, other_error
+from govi_server.documents.siri import ERRORS, ErrorCondition, SiriDocuments, SiriResponse, other_error, unknown_stop
 from govi_server.http.caching.cached_response import CachedResponse, Validity
 from govi_server.http.caching.representation import represent
 from govi_server.http.caching.response_cache import ResponseCache
@@ -20,6 +20,7 @@ from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Integer, InvalidParameter, Json, Parameter, String, parse_query
 from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE, Fields
+from govi_server.kv78turbo.display import similar_stops
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import SERVABLE
 from govi_server.modules.feed_responses import (
@@ -154,12 +155,15 @@ class Siri(Service):
     async def _fetch(self, request: SiriRequest, mark: Mark) -> CachedResponse | ErrorResponse:
         """Return the stop's visits, or an ErrorCondition."""
         feed = self._feed
+        await feed.restoration.wait((request.code,))
         validator = StopValidator(feed, request.code)
         board = await feed.runner.run(feed.boards.board_steps(request.code, _horizon(request)))
         freshness = feed.freshness(board)
         mark("lookup")
         if freshness[0] not in SERVABLE:
-            return self._error(*no_departures(feed, freshness[0]), ERRORS[freshness[0]])
+            is_unknown = freshness[0] == "unknown"
+            condition = unknown_stop(similar_stops(feed, request.code)) if is_unknown else ERRORS[freshness[0]]
+            return self._error(*no_departures(feed, freshness[0]), condition)
         visits = await feed.runner.run(self._documents.visits(board, request.line, request.limit))
         pieces = (self._documents.delivery(visits),)
         representation = await feed.runner.run(represent(pieces, CONTENT_TYPE, request.compressed))

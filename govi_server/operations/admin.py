@@ -21,7 +21,7 @@ from govi_server.operations.problem import Problem
 from govi_server.operations.readiness import Readiness
 from govi_server.operations.site import HTML, JSON, TEXT, Alternatives, OperatorsSite, Page, accepted_type, send
 from govi_server.operations.status import Status
-from govi_server.operations.status_page import page
+from govi_server.operations.status_page import REFRESH_SECONDS, page
 from govi_server.runtime.text import escape_json
 
 
@@ -39,7 +39,7 @@ class Admin(OperatorsSite):
     ) -> None:
         registry = metrics.registry
         pages = {
-            "": Page(HTML, lambda: page(status.json())),
+            "": _StatusPage(status),
             "health": Alternatives(
                 {"text/plain": Page(TEXT, lambda: b"alive\n"), JSON: Page(JSON, lambda: _health_json(monitor))}
             ),
@@ -52,7 +52,7 @@ class Admin(OperatorsSite):
                     ),
                 }
             ),
-            "status": Page(HTML, lambda: page(status.json())),
+            "status": _StatusPage(status),
             "status.json": Page(JSON, lambda: _json(status.json())),
         }
         super().__init__(clock, pages, hosts)
@@ -70,6 +70,23 @@ def _health_json(monitor: HealthMonitor) -> bytes:
 
 def _objects(problems: Iterable[Problem]) -> list[dict[str, str]]:
     return [problem._asdict() for problem in problems]
+
+
+class _StatusPage(Resource):
+    """The status page, which reloads itself unless the query is "still"."""
+
+    isLeaf = True
+
+    def __init__(self, status: Status) -> None:
+        super().__init__()
+        self._status = status
+
+    def render_GET(self, request: Request) -> int:
+        is_still = request.uri.partition(b"?")[2] == b"still"
+        if not is_still:
+            request.setHeader("refresh", f"{REFRESH_SECONDS}")
+        send(request, 200, HTML, page(self._status.json(), is_still))
+        return NOT_DONE_YET
 
 
 class _Ready(Resource):

@@ -9,7 +9,7 @@ from twisted.web.server import Request
 
 
 class BodilessRequest(Request):
-    """A request whose body is discarded, since no page reads it; Twisted would keep it in memory or in a file."""
+    """A request whose body is discarded, since no page reads it; Twisted would store it in memory or in a file."""
 
     def gotLength(self, length: int | None) -> None:
         """Begin an empty body, whatever its length is."""
@@ -26,5 +26,5 @@ class ReleasingChannel(HTTPChannel):
         """Forget the request and the decoder of its body, which refer to this channel."""
         super().connectionLost(reason)
         self._transferDecoder = None
-        self._networkProducer = None  # type: ignore[assignment]  # it is used no more
+        self._networkProducer = None  # type: ignore[assignment]  # it is no longer used
         self.requests = []

@@ -80,6 +80,10 @@ class Components:
         """Whether the program is stopping."""
         return self.server.draining or (self.workers is not None and self.workers.is_draining)
 
+    def unreachable(self) -> list[str]:
+        """Return the names of the modules whose gateway could not be reached at the last attempt."""
+        return [name for name, gateway in self.gateways.items() if not gateway.breaker.is_reachable]
+
     def incidents(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Yield the name of each component with the counts of its incidents by kind."""
         for name, gateway in self.gateways.items():

@@ -177,14 +177,15 @@ class HealthMonitor:
         """Return the sources that deliver no boards, each with its problem."""
         failing = {}
         for name, gateway in self._components.gateways.items():
-            if gateway.breaker.state != "closed":
+            breaker, details = gateway.breaker, self._outage(name)
+            if breaker.state != "closed" or (details and not breaker.is_reachable):
                 action = (
                     "it is retried every few seconds, and boards in memory are served; contact the gateway's operator"
                 )
                 failing[name] = _Problem(
                     f"/{name}: gateway not accepting requests", "", action, "gateway-unreachable", name
                 )
-            elif details := self._outage(name):
+            elif details:
                 action = (
                     f"check that callbacks reach modules.{name}.callback and come from a network in "
                     f"modules.{name}.allow; else contact the gateway's operator"

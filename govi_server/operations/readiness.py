@@ -23,7 +23,7 @@ CHECK_INTERVAL = 5.0
 """Seconds for which the result of a check is reused, and so between requests to a gateway."""
 
 MAX_PROBE_SECONDS = 5.0
-"""Time for a gateway to respond. A load balancer that checks every 5 s learns of a silent gateway within 15 s."""
+"""Time for a gateway to respond. A load balancer that checks every 5 s detects a silent gateway within 15 s."""
 
 UNKNOWN_STOP_SECONDS = 60.0
 """Time for which a stop that may not exist counts."""
@@ -197,9 +197,9 @@ class Readiness:
     async def _check_feed(self) -> Problem | None:
         """Request a stop of the feed; return the problem, None if there is none."""
         feed = self._components.feed
-        if feed is None:
+        if feed is None or feed.restoration.is_running:  # requests wait meanwhile, which is no failure
             return None
-        code = next(reversed(feed.passtimes.stops), "") or next(iter(feed.timetable.timing_points), "")
+        code = next(reversed(feed.passtimes.stops), "") or next(feed.timetable.stop_codes(), "")
         if not code:
             return Problem("feed-empty", "feed", "Live feed: no stops known yet")
         status = await self._request(f"/tpc/{code}")

@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import CooperativeTask, Cooperator, TaskStopped
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from govi_server.departures.board import Board
 from govi_server.departures.cache import BoardCache
@@ -47,29 +48,37 @@ def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[
     for name, cache in caches.items():
         for board in cache.boards():
             yield BoardRecord(name, StoredBoard(board.code, board.trips, board.received_at, board.envelope))
-    if feed is None:
-        return
+    if feed is not None:
+        yield from _records_of_feed(feed)
+
+
+def _records_of_feed(feed: Feed) -> Iterator[Record]:
     for update in feed.timetable.updates():
         yield PlanningRecord(update)
-    repetitions = feed.passtimes.repetitions.items()
-    intervals = {operator: item.interval for operator, item in repetitions if item.interval is not None}
-    last_heard, last_update = dict(feed.passtimes.last_heard), dict(feed.passtimes.last_update)
-    yield OperatorsRecord(last_heard, last_update, intervals=intervals)
-    for passtimes in _parts(feed.passtimes.tombstones.items()):
-        yield OperatorsRecord({}, {}, dict(passtimes))
-    for messages in _parts(feed.passtimes.message_tombstones.items()):
+    passtimes = feed.passtimes
+    intervals = {
+        operator: item.interval for operator, item in passtimes.repetitions.items() if item.interval is not None
+    }
+    yield OperatorsRecord(dict(passtimes.last_heard), dict(passtimes.last_update), intervals=intervals)
+    for part in _parts(passtimes.tombstones.items()):
+        yield OperatorsRecord({}, {}, dict(part))
+    for messages in _parts(passtimes.message_tombstones.items()):
         yield OperatorsRecord({}, {}, {}, dict(messages))
-    for code in list(feed.passtimes.stops):
-        stop = feed.passtimes.stops.get(code)
-        if stop is None:
-            continue
-        heard = [feed.passtimes.message_last_heard(key) for key in stop.messages or ()]
-        yield StopRecord(code, {}, list((stop.messages or {}).values()), [], heard)
-        for part in _parts(list(stop.passtimes.items())):
-            yield _stop_record(code, part)
-            for key, passtime in part:
-                if passtime.code != code:  # moved to a stop whose records may have been yielded already
-                    yield _stop_record(passtime.code, [(key, passtime)])
+    for code in list(passtimes.stops):
+        stop = passtimes.stops.get(code)
+        if stop is not None:
+            heard = [passtimes.message_last_heard(key) for key in stop.messages or ()]
+            yield StopRecord(code, {}, list((stop.messages or {}).values()), [], heard)
+            yield from _records_of_passtimes(code, list(stop.passtimes.items()))
+
+
+def _records_of_passtimes(code: str, passtimes: Sequence[tuple[bytes, StoredPasstime]]) -> Iterator[Record]:
+    """Yield the records of a stop's passtimes."""
+    for part in _parts(passtimes):
+        yield _stop_record(code, part)
+        for key, passtime in part:
+            if passtime.code != code:  # moved to a stop whose records may have been yielded already
+                yield _stop_record(passtime.code, [(key, passtime)])
 
 
 def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
@@ -158,7 +167,11 @@ class Snapshots(Service):
         for unfinished in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.new"):
             unfinished.unlink(missing_ok=True)  # the process was killed while it wrote
         if self._path.exists():
-            self._run(self._restore())
+            task = self._run(self._restore())
+            if self._feed is not None:
+                restoration = self._feed.restoration
+                restoration.begin()
+                task.whenDone().addBoth(lambda _: restoration.end())
         else:
             self._schedule()
 
@@ -174,11 +187,18 @@ class Snapshots(Service):
             for _ in self._save():
                 pass
 
-    def _run(self, steps: Iterator[None]) -> None:
+    def _run(self, steps: Iterator[None]) -> CooperativeTask[Iterator[None]]:
         """Restore or save step by step, and save again after the interval."""
         self._call = None
-        self._task = self._cooperator.cooperate(steps)
-        self._task.whenDone().addCallbacks(lambda _: self._schedule(), lambda failure: failure.trap(TaskStopped))
+        self._task = task = self._cooperator.cooperate(steps)
+        task.whenDone().addCallbacks(lambda _: self._schedule(), self._failed)
+        return task
+
+    def _failed(self, failure: Failure) -> None:
+        """Log an unexpected exception, and save again after the interval; do nothing if the task was stopped."""
+        if not failure.check(TaskStopped):
+            self.log.failure("Snapshot {path}: saving or restoring failed", failure, path=self._path)
+            self._schedule()
 
     def _schedule(self) -> None:
         self._task = None

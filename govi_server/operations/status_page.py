@@ -34,8 +34,8 @@ _GAP = 1
 """Units between stacked bars, if they are more than twice as high."""
 
 
-def page(status: Mapping[str, Any]) -> bytes:
-    """Return the page of a status (a result of Status.json()) as HTML."""
+def page(status: Mapping[str, Any], is_still: bool = False) -> bytes:
+    """Return the page of a status (a result of Status.json()) as HTML. is_still: whether it does not reload."""
     outcomes: Mapping[str, Sequence[int]] = status["hour"]["outcomes"]
     totals = {outcome: sum(minutes) for outcome, minutes in outcomes.items()}
     total = sum(totals.values())
@@ -43,6 +43,7 @@ def page(status: Mapping[str, Any]) -> bytes:
         status=status,
         today=status["now"].partition("T")[0],
         refresh=REFRESH_SECONDS,
+        is_still=is_still,
         max_events=MAX_EVENTS,
         verdict_color=_verdict_color(status),
         near_limit=NEAR_LIMIT,

@@ -24,11 +24,16 @@ def policy(directives: str) -> tuple[tuple[str, str], ...]:
 PAGE_HEADERS = policy("form-action 'self'; frame-ancestors 'none'")
 """The header fields of a page that may not be framed."""
 
+THEMES = ("light", "dark", "contrast", "paper")
+"""The themes of pages, besides what the browser prefers: see templates/styles.html."""
+
 TYPES = {
     "board.css": "text/css; charset=utf-8",
     "board.js": "text/javascript; charset=utf-8",
     "contrast.css": "text/css; charset=utf-8",
     "dark.css": "text/css; charset=utf-8",
+    "docs.css": "text/css; charset=utf-8",
+    "docs.js": "text/javascript; charset=utf-8",
     "front.css": "text/css; charset=utf-8",
     "front.js": "text/javascript; charset=utf-8",
     "make.css": "text/css; charset=utf-8",

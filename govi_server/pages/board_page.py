@@ -20,7 +20,7 @@ from govi_server.departures.modes import MODES, Mode
 from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.pages.assets import TEMPLATES, VERSION
 from govi_server.pages.links import language_links
-from govi_server.pages.texts import TEXTS, clock, left_words, row_words, stop_name, stop_words
+from govi_server.pages.texts import TEXTS, clock, direction_words, left_words, row_words, stop_name, stop_words
 from govi_server.runtime.clock import LOCAL_ZONE
 from govi_server.runtime.text import escape_unprintable
 
@@ -171,12 +171,16 @@ def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
     with_platform = any(row.platform for row in stop.rows)
     names = ["line", "destination", *(["platform"] if with_platform else []), "time"]
     head = "".join(f'<th scope="col" class="{name}">{escape(texts[name])}</th>' for name in names)
-    yield f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
-    form = f"html {lang} {with_platform}"
+    name = escape(stop_name(stop, lang))
+    yield f'<table aria-label="{name}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
+    form = f"html {lang} {with_platform} "
 
     def row_part(row: DisplayRow) -> tuple[str, bool]:
         part, was_stored = make_part(
-            row.fragments, form, lambda: tuple(_row(stop, row, with_platform, lang).split(_LEFT)), (row.state,)
+            row.fragments,
+            f"{form}{row.shows_direction}",
+            lambda: tuple(_row(stop, row, with_platform, lang).split(_LEFT)),
+            (row.state,),
         )
         return (part[0] if len(part) == 1 else _left(stop, row, lang, now).join(part)), was_stored
 
@@ -193,6 +197,8 @@ def _row(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str) -> 
     if row.journey:
         name = f'<a href="/trip/{escape(quote(row.journey, safe=""))}?at={escape(code)}&amp;lang={lang}">{name}</a>'
     destination = f'<span class="name">{name}</span>'
+    if row.shows_direction:
+        destination += f'<span class="note" lang="{lang}">{escape(direction_words(row, lang))}</span>'
     platform = f'<td class="platform">{escape(row.platform or "")}</td>' if with_platform else ""
     return (
         f'<tr class="{row.state}"{news}><th scope="row" class="line">{_route(row, lang)}</th>'

@@ -1,6 +1,6 @@
 """The front page: a search for stops, the sources of the data and their age, and links to everything else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -93,6 +93,8 @@ class FrontPage:
     """None without a live feed: a gateway's stops cannot be searched."""
     is_demo: bool
     """Whether all data is fictional."""
+    unreachable: Collection[str]
+    """The modules whose gateway could not be reached at the last attempt."""
     example: str
     """The TimingPointCode in the links, "" if none is known."""
     version: str

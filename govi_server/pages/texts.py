@@ -50,6 +50,11 @@ def stop_name(stop: StopDisplay, lang: str) -> str:
     return stop.name or TEXTS[lang]["stop"].format(code=stop.code)
 
 
+def direction_words(row: DisplayRow, lang: str) -> str:
+    """Return the text of a departure's direction."""
+    return TEXTS[lang]["direction"].format(n=row.direction)
+
+
 def row_words(row: DisplayRow, lang: str) -> str:
     """Return the text of a departure's state."""
     if row.state in ("late", "early"):

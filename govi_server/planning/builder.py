@@ -112,7 +112,6 @@ class Builder:
 
     def add_operator(self, planning: Planning, operator: str) -> None:
         """Add all that another planning has of an operator, on the days from the first one."""
-        areas = planning.stop_areas()
         shift = self.first_day.toordinal() - planning.header.first_day
         columns = planning.columns
         lines = [n for n in range(planning.n_lines) if planning.line(n).operator == operator]
@@ -125,7 +124,7 @@ class Builder:
             for call in planning.calls_of(number):
                 code = planning.code_of(call.stop)
                 if stop_key(code) not in self._stops:
-                    self._copy_stop(planning, code, call.stop, areas)
+                    self._copy_stop(planning, code, call.stop)
                 keys.append(stop_key(code))
                 arrivals.append(call.arrival)
                 departures.append(call.departure)
@@ -136,13 +135,13 @@ class Builder:
             self.add_trip(key, values, (keys, arrivals, departures))
         self.sources[operator] = planning.header.operators[operator].source
 
-    def _copy_stop(self, planning: Planning, code: str, number: int, areas: dict[str, str | None]) -> None:
+    def _copy_stop(self, planning: Planning, code: str, number: int) -> None:
         point = planning.timing_point(code)
         assert point is not None
         area = point.stop_area or ""
         self.add_stop(code, point.name or "", point.town or "", area, planning.platform(number), (point.x, point.y))
         if area:
-            self.add_area(area, areas.get(area) or "")
+            self.add_area(area, planning.area_name(area) or "")
 
     # Writing.
 
@@ -155,9 +154,7 @@ class Builder:
         keys = self._add_stops(columns)
         self._add_lines(columns, [self._lines[line] for line in lines])
         self._sort_calls(columns, len(keys))
-        for code, name in sorted(self._areas.items()):
-            columns["area_code"].append(self.text(code))
-            columns["area_name"].append(self.text(name))
+        self._add_areas(columns)
         for text in self._texts:
             columns["texts"].frombytes(text.encode())
             columns["text_ends"].append(len(columns["texts"]))
@@ -193,6 +190,19 @@ class Builder:
             for name in ("name", "town", "area", "platform", "x", "y"):
                 columns[f"stop_{name}"].append(getattr(stop, name))
         return keys
+
+    def _add_areas(self, columns: dict[str, "array[int]"]) -> None:
+        """Add the columns of stop areas."""
+        stops_of: dict[int, list[int]] = {}
+        for stop, area in enumerate(columns["stop_area"]):
+            stops_of.setdefault(area, []).append(stop)
+        columns["area_stops"].append(0)
+        for code, name in sorted(self._areas.items()):
+            number = self.text(code)
+            columns["area_code"].append(number)
+            columns["area_name"].append(self.text(name))
+            columns["area_stop"].extend(stops_of.get(number, ()))
+            columns["area_stops"].append(len(columns["area_stop"]))
 
     def _add_lines(self, columns: dict[str, "array[int]"], lines: list[PlannedLine]) -> None:
         """Add the columns of lines, and the modes of stops."""

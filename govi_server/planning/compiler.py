@@ -36,7 +36,7 @@ other share, the log has a warning: the size of the files varies (docs/protocols
 
 
 class Result(Struct):
-    """What became of a file."""
+    """The result of compiling a file."""
 
     error: str = ""
     """Why it was refused; "" if it was not."""
@@ -55,7 +55,7 @@ def compile_file(
 ) -> Result:
     """Compile a GTFS file, with the operators that only the previous planning has. Raises InvalidGtfs.
 
-    It was published at the time of its modification.
+    source: its path; the time of its modification is that of its publication. today: the local date.
     """
     builder = Builder(today - timedelta(DAYS_BACK))
     reading = Reading(Gtfs(source), builder, max_calls, max_names)
@@ -115,7 +115,7 @@ def _limit(kind: int, value: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Compile as the arguments say: source, its name, previous ("" for none), target, today, and the two limits."""
+    """Compile a file. arguments: its path, its name, previous planning ("" for none), target, today, limits."""
     source, name, previous, target, today, max_calls, max_names = arguments
     with suppress(OSError):  # a sandbox may not permit it
         os.nice(NICE)

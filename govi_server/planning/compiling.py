@@ -29,7 +29,7 @@ async def compile_in_child(
 ) -> Result:
     """Compile a GTFS file; see compiler.compile_file(). limits: its max_calls and max_names.
 
-    Cancelling it ends the process.
+    Cancelling it ends the process. Raises OSError if none can be started.
     """
     arguments = [str(source), name, str(previous or ""), str(target), str(today), *map(str, limits)]
     protocol = _Compiler(reactor)
@@ -54,9 +54,11 @@ class _Compiler(ProcessProtocol):
         self.done: Deferred[Result] = Deferred(lambda _: self._kill())
         self._output = b""
         self._errors = b""
-        self._timeout: IDelayedCall = reactor.callLater(MAX_SECONDS, self._kill)
+        self._reactor = reactor
+        self._timeout: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
+        self._timeout = self._reactor.callLater(MAX_SECONDS, self._kill)
         self.transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
@@ -66,7 +68,7 @@ class _Compiler(ProcessProtocol):
         self._errors = (self._errors + data)[-MAX_OUTPUT_BYTES:]
 
     def processEnded(self, reason: Failure) -> None:
-        if self._timeout.active():
+        if self._timeout is not None and self._timeout.active():
             self._timeout.cancel()
         if self.done.called:
             return

@@ -24,6 +24,8 @@ SILENCE_SECONDS = 60.0
 """How long a server may send nothing."""
 
 MAX_DOWNLOAD_SECONDS = 1800.0
+"""Time for the whole body of a response."""
+
 MAX_FILE_BYTES = 512 << 20
 """Ten times the largest file that was seen (docs/protocols.md, section 6)."""
 
@@ -35,7 +37,7 @@ _FILE = re.compile(r"gtfs-kv7-(\d{4})(\d{2})(\d{2})\.zip", re.ASCII)
 
 
 class DownloadError(Exception):
-    """A download failed; the message says why."""
+    """A download failed; the message is the reason."""
 
 
 class IndexedFile(NamedTuple):
@@ -76,7 +78,7 @@ def read_index(html: str, url: str) -> list[IndexedFile]:
 
 
 class Downloader:
-    """Sends requests for files. user_agent: identifies this program, and whom to contact."""
+    """Sends requests for files. user_agent: identifies this program and its contact."""
 
     def __init__(self, reactor: Any, user_agent: str) -> None:
         self._clock: IReactorTime = reactor

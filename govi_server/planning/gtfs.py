@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import IO
 
 MAX_TABLE_BYTES = 2 << 30
-"""Unpacked size of a table: 20 million rows of stop_times.txt. A larger one is a zip bomb, or of another world."""
+"""Unpacked size of a table: 20 million rows of stop_times.txt. Larger ones are rejected: probably a zip bomb."""
 
 MAX_LINE_BYTES = 1 << 16
+"""Bytes of a row."""
+
 CHUNK_BYTES = 1 << 18
+"""Bytes that are read and decoded at a time."""
 
 
 class InvalidGtfs(Exception):
-    """A file is not a valid GTFS file; the message says why."""
+    """A file is not a valid GTFS file; the message is the reason."""
 
 
 class Gtfs:
@@ -78,12 +81,18 @@ class Gtfs:
         information = self._zip.NameToInfo[table]
         if information.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or information.flag_bits & 1:
             raise InvalidGtfs(f"{table}: encrypted, or not compressed with deflate")
+        if information.file_size > MAX_TABLE_BYTES:  # no more than this is unpacked
+            raise _too_large(table)
         try:
             packed = self._zip.open(information)
         except (zipfile.BadZipFile, OSError) as error:
             raise InvalidGtfs(f"{table}: damaged ({error})") from None
         with packed:
             yield packed
+
+
+def _too_large(table: str) -> InvalidGtfs:
+    return InvalidGtfs(f"{table}: larger than {MAX_TABLE_BYTES} bytes")
 
 
 def _lines(file: IO[bytes], table: str) -> Iterator[str]:
@@ -93,7 +102,7 @@ def _lines(file: IO[bytes], table: str) -> Iterator[str]:
     while chunk := file.read(CHUNK_BYTES):
         size += len(chunk)
         if size > MAX_TABLE_BYTES:
-            raise InvalidGtfs(f"{table}: larger than {MAX_TABLE_BYTES} bytes")
+            raise _too_large(table)
         whole, separator, end = chunk.rpartition(b"\n")
         if separator:
             yield from _decode(rest + whole, table, is_first)

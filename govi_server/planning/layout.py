@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-MAGIC = b"govi-planning 1\n"
+MAGIC = b"govi-planning 2\n"
 """Begins each file; the number changes with the format."""
 
 MAX_HEADER_BYTES = 1 << 20
@@ -25,8 +25,8 @@ COLUMNS = {
     # Stops, sorted by key. Names are numbers of texts; stop_calls is where its calls begin in stop_call.
     "stop_key": "Q", "stop_name": "I", "stop_town": "I", "stop_area": "I", "stop_platform": "I", "stop_x": "I",
     "stop_y": "I", "stop_modes": "B", "stop_departures": "I", "stop_calls": "I",
-    # Stop areas, sorted by code.
-    "area_code": "I", "area_name": "I",
+    # Stop areas, sorted by code: where their stops begin in area_stop.
+    "area_code": "I", "area_name": "I", "area_stops": "I", "area_stop": "I",
     # Lines, sorted by operator and number: where their trips begin, and their stops in line_stop.
     "line_operator": "I", "line_number": "I", "line_public": "I", "line_name": "I", "line_color": "I",
     "line_text_color": "I", "line_type": "H", "line_days": "Q", "line_trips": "I", "line_stops": "I",

@@ -106,6 +106,10 @@ class StopUsage(NamedTuple):
     """Departures on all days of the planning."""
 
 
+def _direction(number: int) -> str:
+    return str(number) if number else ""
+
+
 def stop_key(code: str) -> int:
     """Return the key of a TimingPointCode: its leading zeros are significant."""
     return int(f"1{code}")
@@ -133,6 +137,7 @@ class Planning:
         self._line_trips = columns["line_trips"]
         self.n_stops = len(self._stop_keys)
         self.n_lines = len(columns["line_number"])
+        self.n_areas = len(columns["area_code"])
         self.n_trips = len(self._trip_line)
         self.n_calls = len(self._call_stop)
 
@@ -189,22 +194,34 @@ class Planning:
     def timing_point(self, code: str) -> TimingPoint | None:
         """Return the name, town, stop area and position of a stop; None if it is unknown."""
         stop = self._stop(code)
-        return None if stop is None else self._timing_point(stop)
-
-    def _timing_point(self, stop: int) -> TimingPoint:
+        if stop is None:
+            return None
         name, town, area = (self._column_text(f"stop_{name}", stop) or None for name in ("name", "town", "area"))
         return TimingPoint(name, town, area, self.columns["stop_x"][stop], self.columns["stop_y"][stop])
 
-    def timing_points(self, first: int, number: int) -> dict[str, TimingPoint]:
-        """Return some stops by TimingPointCode. first, number: of the stops in their order."""
-        return {self.code_of(n): self._timing_point(n) for n in range(first, min(first + number, self.n_stops))}
+    def areas(self) -> Iterator[str]:
+        """Yield the codes of all stop areas that have stops."""
+        begins = self.columns["area_stops"]
+        return (self._column_text("area_code", n) for n in range(self.n_areas) if begins[n] < begins[n + 1])
 
-    def stop_areas(self) -> dict[str, str | None]:
-        """Return the names of all stop areas by code."""
-        return {
-            self._text(code): self._text(name) or None
-            for code, name in zip(self.columns["area_code"], self.columns["area_name"], strict=True)
-        }
+    def _area(self, code: str) -> int | None:
+        """Return the number of a stop area; None if it is unknown."""
+        key = partial(self._column_text, "area_code")
+        number = bisect_left(range(self.n_areas), code, key=key)
+        return number if number < self.n_areas and key(number) == code else None
+
+    def area_name(self, code: str) -> str | None:
+        """Return the name of a stop area; None if it is unknown."""
+        number = self._area(code)
+        return None if number is None else self._column_text("area_name", number) or None
+
+    def area_stops(self, code: str) -> list[str]:
+        """Return the TimingPointCodes of a stop area."""
+        number = self._area(code)
+        if number is None:
+            return []
+        begin, end = self.columns["area_stops"][number : number + 2]
+        return [self.code_of(stop) for stop in self.columns["area_stop"][begin:end]]
 
     def usage(self, code: str) -> StopUsage:
         """Return what serves a stop."""
@@ -260,16 +277,20 @@ class Planning:
         n, days = day.toordinal() - self.header.first_day, self.columns["line_days"]
         return sum(days[line] >> n & 1 for line in range(begin, end)) if 0 <= n < layout.DAYS else 0
 
-    def lines(self, first: int, number: int) -> list[PlannedLine]:
-        """Return some lines. first, number: of the lines in their order."""
-        return [self.line(n) for n in range(first, min(first + number, self.n_lines))]
+    def line_directions(self, operator: str, line: str) -> dict[str, str]:
+        """Return the LineDirections of a line, "" if unknown, each with the headsign of one of its trips."""
+        trips = self.line_trips(operator, line)
+        directions = self.columns["trip_direction"][trips.start : trips.stop].tolist()
+        return {
+            _direction(direction): self._column_text("trip_headsign", trips[directions.index(direction)])
+            for direction in sorted(set(directions))
+        }
 
     # Trips.
 
     def trip(self, number: int) -> Trip:
         """Return a trip."""
         line = self._trip_line[number]
-        direction = self.columns["trip_direction"][number]
         return Trip(
             self._column_text("line_operator", line),
             self._column_text("trip_level", number),
@@ -277,9 +298,14 @@ class Planning:
             self._column_text("trip_journey", number),
             self._column_text("trip_fortify", number),
             self._column_text("trip_headsign", number),
-            str(direction) if direction else "",
+            self.direction_of(number),
             _WHEELCHAIR[self.columns["trip_wheelchair"][number]],
         )
+
+    def n_line_calls(self, operator: str, line: str) -> int:
+        """Return the number of calls of a line's trips."""
+        trips = self.line_trips(operator, line)
+        return self._trip_calls[trips.stop] - self._trip_calls[trips.start]
 
     def line_trips(self, operator: str, line: str) -> range:
         """Return the numbers of a line's trips."""
@@ -295,6 +321,10 @@ class Planning:
         trips = self.line_trips(operator, line)
         key = partial(self._column_text, "trip_journey")
         return trips[bisect_left(trips, journey, key=key) : bisect_right(trips, journey, key=key)]
+
+    def direction_of(self, trip: int) -> str:
+        """Return the LineDirection of a trip, "" if unknown."""
+        return _direction(self.columns["trip_direction"][trip])
 
     def level_of(self, trip: int) -> str:
         """Return the LocalServiceLevelCode of a trip."""

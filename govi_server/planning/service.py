@@ -22,7 +22,7 @@ from govi_server.planning.store import PlanningStore, State
 from govi_server.runtime.text import pluralize
 
 CHECK_SECONDS = float(DAY)
-"""How often a site is asked for a new file, as its operators wish (docs/protocols.md, section 6)."""
+"""Seconds between two checks of a site for a new file, as its operators request (docs/protocols.md, section 6)."""
 
 MIN_BACK_OFF, MAX_BACK_OFF = 300.0, 6 * 3600.0
 """Seconds until a failed attempt is repeated: at first, and after many failures. Also after a restart."""
@@ -31,7 +31,7 @@ LONGEST_BACK_OFF = 8
 """Failures after which the pause is the longest."""
 
 SCAN_SECONDS = 60.0
-"""How often a file or a directory of this machine is examined."""
+"""Seconds between two checks of a file or a directory of this machine."""
 
 MAX_AGE_DAYS = 3
 """Files of an index that are older are not used."""
@@ -40,7 +40,7 @@ Compile = Callable[..., Awaitable[Result]]
 
 
 class PlanningService(Service):
-    """Provides the planning of a source.
+    """Provides the planning of a source, checked for new files once a day.
 
     source: the address of an index or of a zip, or the path of a file or directory. use: called with the planning at
     the start, if a file is stored, and with each new one. limits: the maximum number of calls, and of rows of other
@@ -152,7 +152,7 @@ class PlanningService(Service):
         except DownloadError as error:
             self._fail(str(error))
         except OSError as error:
-            self._fail(f"{error.filename}: {error.strerror}")
+            self._fail(f"{error.filename or 'cannot start the compiler'}: {error.strerror}")
 
     def _fail(self, why: str) -> None:
         self.state.failures += 1

@@ -1,4 +1,4 @@
-"""The cache directory of planning: the last good file, compiled, and when it was last looked for."""
+"""The cache directory of planning: the latest valid file, compiled, and the state of its source."""
 
 import hashlib
 import os
@@ -19,16 +19,16 @@ MAX_STATE_BYTES = 1 << 16
 
 
 class State(Struct):
-    """What is known of a source. Times are epoch seconds."""
+    """The state of a source, which is stored. Times are epoch seconds."""
 
     name: str = ""
-    """Name of the latest file that was looked at."""
+    """Name of the latest file that was compiled or refused."""
     validators: Validators = Validators()
     """Its version."""
     refused: str = ""
     """Why it was refused; "" if it was not."""
     checked_at: float = 0.0
-    """When the source was last asked successfully, whether it had a new file or not."""
+    """When the source was last checked successfully, whether it had a new file or not."""
     failed_at: float = 0.0
     failures: int = 0
     """Failed attempts since then, and the time of the last one."""

@@ -185,7 +185,7 @@ class CooperativeRunner:
     async def run_shared(self, key: Hashable, make_steps: Callable[[], Generator[None, None, _T]]) -> _T:
         """Run work once for all callers with the same key at the same time; return its result.
 
-        The work is cancelled when all callers are.
+        The work is cancelled when all callers are. Within result_now(), it raises MustWait instead of waiting.
         """
         shared = self._shared.get(key)
         if shared is not None and self._is_over is not None:

@@ -3,9 +3,13 @@
 import fcntl
 import glob
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISREG
+
+_NUMBER = re.compile("[1-9][0-9]{0,4}")
+"""The suffix of a renamed file. Others, such as 20260101 or 01, are those of other programs."""
 
 
 class LogFile:
@@ -15,7 +19,7 @@ class LogFile:
     truncate the file. If it is renamed or removed, the next line creates it again, with the same permissions.
 
     path: absolute, since twistd changes its directory. rotate_bytes: the size at which the file is renamed to
-    <path>.1, and <path>.1 to <path>.2; None for no limit. keep_files: the number of renamed files that are kept.
+    <path>.1, and <path>.1 to <path>.2; None for no limit. keep_files: the number of renamed files that remain.
     Raises OSError or ValueError if it cannot be opened.
     """
 
@@ -82,7 +86,7 @@ class LogFile:
     def _rename(self) -> None:
         prefix = f"{self._path.name}."
         suffixes = (path.name.removeprefix(prefix) for path in self._path.parent.glob(f"{glob.escape(prefix)}*"))
-        for number in sorted((int(suffix) for suffix in suffixes if suffix.isdecimal()), reverse=True):
+        for number in sorted((int(suffix) for suffix in suffixes if _NUMBER.fullmatch(suffix)), reverse=True):
             if self._keep_files is not None and number >= self._keep_files:
                 self._numbered(number).unlink(missing_ok=True)
             else:

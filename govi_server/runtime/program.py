@@ -103,12 +103,9 @@ class Program(OrderedMultiService):
     def reload(self) -> None:
         """Reopen the files of the logs, and reload what the services can reload."""
         self.manager.reloading()
-        for log in self.logs:
-            try:
-                log.reopen()
-            except OSError as error:
-                self.log.error("Log file cannot be reopened: {error}", error=str(error))
-        self.log.info("Log files reopened (SIGHUP)")
+        reopened = [self._reopen(log) for log in self.logs]
+        if all(reopened):
+            self.log.info("Log files reopened (SIGHUP)")
         for service in _services(self):
             if IReloadable.providedBy(service):
                 try:
@@ -116,6 +113,15 @@ class Program(OrderedMultiService):
                 except Exception:
                     self.log.failure("{service}: reloading failed", service=service)
         self.manager.ready()
+
+    def _reopen(self, log: ReopenableLog) -> bool:
+        """Reopen the file of a log, or log why it cannot be reopened; return whether it was."""
+        try:
+            log.reopen()
+        except OSError as error:
+            self.log.error("Log file cannot be reopened: {error}", error=str(error))
+            return False
+        return True
 
     def _rotate(self) -> None:
         assert self._log_file is not None

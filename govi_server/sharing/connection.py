@@ -107,13 +107,18 @@ class EngineConnection(Protocol):
             self.abort("reply too long")
             return
         self._end_of_data = data[-_MAX_HEADER_BYTES:]
+        self._reader.feed(data)
+        while (reply := self._next_reply()) is not _INCOMPLETE:
+            self._unparsed = 0
+            self._received(reply)
+
+    def _next_reply(self) -> Any:
+        """Return the next reply or message; _INCOMPLETE without one, and after an invalid one."""
         try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _INCOMPLETE:
-                self._unparsed = 0
-                self._received(reply)
-        except hiredis.ProtocolError as error:
+            return self._reader.gets()
+        except (hiredis.ProtocolError, TypeError) as error:  # TypeError: a map with a list as a key
             self.abort(f"invalid reply: {printable(str(error), MAX_REASON)}")
+            return _INCOMPLETE
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the commands that have no reply."""
@@ -132,9 +137,10 @@ class EngineConnection(Protocol):
 
     def _received(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):
-            if len(reply) == 3 and reply[0] == b"message":
-                self._on_message(reply[1], reply[2])
-                return
+            match list(reply):
+                case [b"message", bytes(channel), bytes(message)]:
+                    self._on_message(channel, message)
+                    return
             if reply[:1] != [b"subscribe"]:
                 return
         if not self._pending:

@@ -45,7 +45,8 @@ class Peers(Service):
     Nodes register the addresses of their callback endpoints in the engine, and remember those of the others while it
     is unavailable. A callback is passed on only to addresses from which callbacks are allowed, so that an engine
     cannot direct it elsewhere. own_address: returns the IP address and port of this node's callback endpoint, or None
-    if others cannot reach it. make_poster: makes the client of a URL.
+    if others cannot reach it. make_poster: makes the client of a URL. known: addresses of nodes besides those in the
+    engine.
     """
 
     log = Logger()
@@ -57,12 +58,14 @@ class Peers(Service):
         own_address: Callable[[], tuple[str, int] | None],
         allow: Sequence[Network],
         make_poster: Callable[[str], IPoster],
+        known: Sequence[str] = (),
     ) -> None:
         self._boards = boards
         self._clock = clock
         self._own_address = own_address
         self._allow = allow
         self._make_poster = make_poster
+        self._known = known
         self._posters: dict[str, IPoster] = {}
         """The clients of the other nodes by their URLs."""
         self._offers = 0
@@ -78,6 +81,7 @@ class Peers(Service):
     def startService(self) -> None:
         """Register this node, again and again."""
         super().startService()
+        self._registered([])
         self._registration.start(REGISTER_SECONDS, now=False)
 
     def stopService(self) -> Deferred[Any]:
@@ -126,7 +130,9 @@ class Peers(Service):
     def _registered(self, addresses: list[str]) -> None:
         own = self._address()
         urls = {
-            f"http://{address}{PEER_PATH}" for address in addresses if address != own and self._is_allowed(address)
+            f"http://{address}{PEER_PATH}"
+            for address in (*self._known, *addresses)
+            if address != own and self._is_allowed(address)
         }
         for url in [url for url in self._posters if url not in urls]:
             self._posters.pop(url).close()

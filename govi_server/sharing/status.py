@@ -14,8 +14,12 @@ ShareResult = Literal["shared", "waited", "asked", "alone"]
 own one; this node's own one without the engine."""
 
 
+MAX_LOGGED = 5
+"""Outages that are logged in a minute: an engine that is restarted twice has two, one that often hangs has many."""
+
+
 class SharingStatus:
-    """The state of the engine, and the counts of what it was good for. A change is one log line."""
+    """The state of the engine, and the number of boards by origin. A change of the state is one log line."""
 
     log = Logger()
 
@@ -23,7 +27,7 @@ class SharingStatus:
         self.description = description
         """The engine's addresses, without a password."""
         self._clock = clock
-        self._outage = Outage(self.log, clock)
+        self._outage = Outage(self.log, clock, MAX_LOGGED)
         self.incidents = ThrottledWarnings(self.log, clock)
         self.is_sharing = False
         self.since = clock.seconds()

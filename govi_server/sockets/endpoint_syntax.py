@@ -61,7 +61,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, _Value]] = {"tcp": _TCP, "tcp6": _TCP, "ss
 
 
 def check_endpoint(text: str) -> None:
-    """Raise ValueError, which says what is expected, for an invalid text of a server endpoint."""
+    """Raise ValueError, whose text states what is expected, for an invalid text of a server endpoint."""
     if problem := _problem(text):
         raise ValueError(problem)
 

@@ -7,12 +7,21 @@ binary). Twisted's implementation rejects PROXY UNKNOWN without addresses, and h
 import re
 from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from zope.interface import implementer
 
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 
@@ -188,3 +197,16 @@ class ProxyFactory(WrappingFactory[ProxyProtocol]):
         """Return the name in Twisted's own log lines."""
         name: str = self.wrappedFactory.logPrefix()
         return name
+
+
+@implementer(IStreamServerEndpoint)
+class ProxyEndpoint:
+    """Listens on another endpoint for connections that begin with a PROXY header."""
+
+    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint) -> None:
+        self._reactor = reactor
+        self.endpoint = endpoint
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen on the other endpoint."""
+        return self.endpoint.listen(ProxyFactory(protocolFactory, self._reactor))

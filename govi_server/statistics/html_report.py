@@ -1,6 +1,6 @@
 """The report of ``govi-cache stats --html``: one page with plots, without scripts or network access."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,6 +22,7 @@ from govi_server.statistics.plots import (
 )
 from govi_server.statistics.quantiles import QUANTILES, QuantileSketch
 from govi_server.statistics.records import CACHE_RESULTS, PHASES, CacheResult
+from govi_server.statistics.report import EXPLANATIONS, verdict
 from govi_server.statistics.summary import (
     FROM_MEMORY,
     FROM_SOURCE,
@@ -81,14 +82,23 @@ def page(summary: LogSummary, now: datetime) -> str:
     has_requests = bool(summary.total.total.requests)
     return _PAGE.render(
         period=_period(summary),
+        verdict=verdict(summary),
         totals=_totals(summary),
         sections=[_response_times(summary.total), *_over_time(summary)] if has_requests else [],
         tables=_tables(summary) if has_requests else [],
+        explanations=_explanations() if has_requests else {},
         other_stops=f"{summary.other_stops.requests:,}" if has_requests and summary.other_stops.requests else "",
         generated=f"{now.astimezone(LOCAL_ZONE):%Y-%m-%d %H:%M %Z}",
         plot_width=WIDTH,
         plot_height=HEIGHT,
     )
+
+
+def _explanations() -> Mapping[str, Mapping[str, str]]:
+    """Return what the names on the page mean: in its tables, share replaces memory."""
+    columns = {"share": "part of all requests", **EXPLANATIONS["Columns"]}
+    del columns["memory"]
+    return {**EXPLANATIONS, "Columns": columns}
 
 
 def _period(summary: LogSummary) -> str:
@@ -230,7 +240,7 @@ def _tables(summary: LogSummary) -> list[Table]:
         counts = [f"{number:,}" for number in (stop.requests, stop.failed, stop.timed)]
         stops.append([code, *counts, milliseconds(stop.mean_ms), milliseconds(stop.max_ms)])
     if stops:
-        head = ["requests", "failed", "not from memory", "their mean", "their max"]
+        head = ["requests", "failed", "not mem.", "mean", "max"]
         tables.append(Table("Slowest stops", head, stops))
     return tables
 

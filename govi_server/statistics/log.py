@@ -16,16 +16,17 @@ from govi_server.errors import StartupError
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.text import escape_json, pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
+from govi_server.statistics.log_lines import Phases
 from govi_server.statistics.records import CacheResult, ConnectionStatistics, End, Exchange
 
 FLUSH_INTERVAL = 1.0
-"""Seconds between writes: a line is in the file at most so late, and a killed process loses no more."""
+"""Seconds between writes: the longest delay of a line, and what a killed process may lose."""
 
 BATCH_BYTES = 64 << 10
 """Bytes of lines that are written at once, without waiting for FLUSH_INTERVAL."""
 
 MAX_UNWRITTEN_BYTES = 1 << 20
-"""Bytes of lines that are kept while the file cannot be written; further lines are lost."""
+"""Bytes of lines that are buffered while the file cannot be written; further lines are lost."""
 
 
 def statistics_publisher() -> LogPublisher:
@@ -45,17 +46,6 @@ VERSION = 2
 """The version of the format. Lines of version 1 have no version, and no module and stop."""
 
 
-class _Phases(Struct, omit_defaults=True, gc=False):
-    """The phases of a request in milliseconds; None, which is omitted, for those that it did not reach."""
-
-    receive: float | None = None
-    parse: float | None = None
-    lookup: float | None = None
-    wait: float | None = None
-    render: float | None = None
-    send: float | None = None
-
-
 class _Request(Struct, omit_defaults=True, gc=False):
     """A request in the log; see RequestStatistics. Fields with a default are omitted if unknown."""
 
@@ -64,7 +54,7 @@ class _Request(Struct, omit_defaults=True, gc=False):
     status: int | None
     bytes: int
     cache: CacheResult
-    phases: _Phases
+    phases: Phases
     module: str | None = None
     stop: str = ""
 
@@ -136,7 +126,7 @@ def _around_phases(exchange: Exchange) -> tuple[str, str]:
         status=exchange.status,
         bytes=exchange.bytes,
         cache=exchange.cache,
-        phases=_Phases(),
+        phases=Phases(),
         module=exchange.module,
         stop=exchange.stop,
     )
@@ -151,7 +141,7 @@ def _phases(*times: float | None) -> str:
     Cached, since the phases of hits recur: they are a few microseconds, in steps of a quarter, the resolution of
     epoch seconds.
     """
-    return _text(_Phases(*[None if seconds is None else _milliseconds(seconds) for seconds in times]))
+    return _text(Phases(*[None if seconds is None else _milliseconds(seconds) for seconds in times]))
 
 
 def _text(struct: Struct) -> str:

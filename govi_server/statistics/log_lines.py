@@ -23,8 +23,8 @@ _Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 _Name = Annotated[str, Meta(max_length=MAX_PATH)]
 
 
-class Phases(Struct, gc=False):
-    """The phases of a request in milliseconds; None for a phase that it did not reach."""
+class Phases(Struct, omit_defaults=True, gc=False):
+    """The phases of a request in milliseconds; None, which is not written, for a phase that it did not reach."""
 
     receive: _Milliseconds | None = None
     parse: _Milliseconds | None = None

@@ -1,7 +1,7 @@
 """Format the summary of a log as JSON, and as plain text of 80 columns, which explains itself."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,27 +22,29 @@ TEXT_COLUMNS = 80
 MAX_FAILURE_RATIO = 0.01
 """Fraction of failed requests from which the verdict is a warning, as for the health of the service."""
 
-EXPLANATIONS = """\
-Columns
-count         requests that reached the phase
-requests      requests that were received, also if the client left before the
-              response
-failed        responses with 5xx, or 406: the deadline of the connection
-p50, p90, p99 50, 90, 99% of the responses took at most this time, within 1%
-memory        part of the cache look-ups that was served from memory
-not mem.      responses that were not from memory; mean and max are theirs
-
-Phases
-receive       the header section arrives; it depends on the client
-parse, lookup the request is parsed; its stop is looked up
-wait          for the gateway
-render, send  the document is made; it is written to the connection
-response      the sum of all phases except receive
-
-Cache results
-hit, stale    from memory; stale: while it is refreshed, or the gateway fails
-miss, joined  from a gateway request; joined: one that was already in flight
-none          no cache is used"""
+EXPLANATIONS = {
+    "Columns": {
+        "count": "requests that reached the phase",
+        "requests": "requests that were received, also if the client left before the response",
+        "failed": "responses with 5xx, or 406: the deadline of the connection",
+        "p50, p90, p99": "50, 90, 99% of the responses took at most this time, within 1%",
+        "memory": "part of the cache look-ups that was served from memory",
+        "not mem.": "responses that were not from memory; mean and max are theirs",
+    },
+    "Phases": {
+        "receive": "the header section arrives; it depends on the client",
+        "parse, lookup": "the request is parsed; its stop is looked up",
+        "wait": "for the gateway",
+        "render, send": "the document is made; it is written to the connection",
+        "response": "the sum of all phases except receive",
+    },
+    "Cache results": {
+        "hit, stale": "from memory; stale: while it is refreshed, or the gateway fails",
+        "miss, joined": "from a gateway request; joined: one that was already in flight",
+        "none": "no cache is used",
+    },
+}
+"""What the names in reports mean, by heading."""
 
 NAME_COLUMNS = 22
 """Width of a table's first column in characters."""
@@ -87,7 +89,7 @@ def as_json(summary: LogSummary) -> dict[str, Any]:
         "from": _iso(summary.first),
         "to": _iso(summary.last),
         "lines": {"counted": summary.lines, "outside": summary.outside, "bad": summary.bad},
-        "verdict": _verdict(summary, total),
+        "verdict": verdict(summary),
         "connections": summary.connections,
         "ends": {end: summary.ends[end] for end in ENDS},
         "requests": total.total.requests,
@@ -163,8 +165,8 @@ def _local(moment: float) -> datetime:
 def as_text(summary: LogSummary) -> str:
     """Return the report as ASCII text of at most 80 columns."""
     total = summary.total
-    verdict = textwrap.fill(_verdict(summary, total), TEXT_COLUMNS, break_on_hyphens=False)
-    sections = [verdict, _totals(summary, total)]
+    sentences = textwrap.fill(verdict(summary), TEXT_COLUMNS, break_on_hyphens=False)
+    sections = [sentences, _totals(summary, total)]
     if total.total.requests:
         modules = [(name or "/", group) for name, group in summary.modules]
         if summary.without_module.requests:
@@ -177,14 +179,14 @@ def as_text(summary: LogSummary) -> str:
             _groups("Responses by status, in ms", summary.statuses),
             _periods(summary),
             _slowest_stops(summary),
-            EXPLANATIONS,
+            *(_explanations(title, names) for title, names in EXPLANATIONS.items()),
         ]
     return "\n\n".join(sections) + "\n"
 
 
-def _verdict(summary: LogSummary, total: Period) -> str:
+def verdict(summary: LogSummary) -> str:
     """Return in two or three sentences how many requests failed, where and when, and how long responses took."""
-    group = total.total
+    group = summary.total.total
     if not group.requests:
         return "No requests."
     counts = f"{group.failed:,} of {group.requests:,} requests failed ({share(group.failed, group.requests)})"
@@ -278,6 +280,15 @@ def _slowest_stops(summary: LogSummary) -> str:
         others = f"{summary.other_stops.requests:,} requests for stops beyond the first {len(summary.stops):,}"
         table += f"\n{others} are counted together and not listed."
     return table
+
+
+def _explanations(title: str, names: Mapping[str, str]) -> str:
+    indent = " " * (max(map(len, EXPLANATIONS["Columns"])) + 1)
+    lines = [
+        textwrap.fill(text, TEXT_COLUMNS, initial_indent=name.ljust(len(indent)), subsequent_indent=indent)
+        for name, text in names.items()
+    ]
+    return "\n".join([title, *lines])
 
 
 def _times_cells(times: QuantileSketch) -> list[str]:

@@ -1,9 +1,9 @@
-"""Send equal requests of several clients to the main process once."""
+"""Collapsed requests: equal requests of several clients are sent to the main process once."""
 
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -72,9 +72,7 @@ class CollapsedRequests(Generic[_Request, _Response]):
     def _resume(self, result: _Response | Failure, request: _Request, entry: _InProgress[_Response]) -> None:
         self._timeouts.stop(entry)
         del self._requests[request]
-        if isinstance(result, Failure) and result.check(CancelledError):
-            if not entry.is_late:
-                return  # no client waits
+        if entry.is_late and isinstance(result, Failure):  # not always with a CancelledError
             result = self._make_late_response()
         self._runner.resume(entry.waiters, result)
 

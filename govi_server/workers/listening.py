@@ -31,15 +31,11 @@ from twisted.internet.tcp import _resolveIPv6
 from twisted.internet.unix import Port as UNIXPort
 
 from govi_server.errors import StartupError
-from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint, certificates_of
-from govi_server.sockets.listener import (
-    BACKLOG,
-    OnListening,
-    checked_endpoint,
-    listening_errors,
-    quietly,
-    report_address,
-)
+from govi_server.sockets.endpoints import certificates_of
+from govi_server.sockets.listener import OnListening, checked_endpoint, listening_errors, report_address
+from govi_server.sockets.ports import BACKLOG, quietly
+from govi_server.sockets.proxy_protocol import ProxyEndpoint
+from govi_server.sockets.systemd import AdoptedEndpoint
 from govi_server.workers.messages import Certificate, Endpoint
 
 _ARGUMENT = re.compile(r"(?<!\\):(sslmethod|dhParameters)=((?:\\.|[^:\\])*)")
@@ -69,6 +65,11 @@ class SharedEndpoint:
             raise StartupError(f"{setting}: {text!r} cannot be used with workers ({expected})")
         self._sockets: Sequence[socket] = ()
         self._unix_port: UNIXPort | None = None
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether its clients use TLS."""
+        return self._certificate is not None
 
     def open(self) -> None:
         """Open the sockets. Raises StartupError, for example if the port is in use."""

@@ -22,6 +22,9 @@ MAX_MESSAGE_BYTES = 1 << 20
 REPORT_INTERVAL = 1.0
 """Seconds between the figures of a worker, which are its sign of life as well."""
 
+TLS = "--tls"
+"""The option of a worker with ssl: endpoints."""
+
 LogLevelName = Literal["debug", "info", "warn", "error", "critical"]
 
 

@@ -28,12 +28,14 @@ from zope.interface import implementer
 
 from govi_server.runtime.program import IReloadable
 from govi_server.server import Server, ServerFigures
-from govi_server.sockets.listener import OnListening, PortService, listening_errors
+from govi_server.sockets.listener import OnListening, listening_errors
+from govi_server.sockets.ports import PortService
 from govi_server.statistics.records import ConnectionStatistics
 from govi_server.workers.listening import SharedEndpoint
 from govi_server.workers.messages import (
     MAX_MESSAGE_BYTES,
     REPORT_INTERVAL,
+    TLS,
     Assignment,
     Figures,
     LogLine,
@@ -121,6 +123,7 @@ class Worker(ProcessProtocol):
         descriptors: dict[int, Any] = {0: "w", 1: "r", 2: "r", **dict(enumerate(sockets, _FIRST_FD))}
         # -P: modules in the current directory, which may be anything, are not imported.
         command = [sys.executable, "-P", "-m", "govi_server.workers", str(self.number)]
+        command += [TLS] * any(endpoint.uses_tls for endpoint in pool.endpoints)
         try:
             transport = pool.reactor.spawnProcess(self, command[0], command, os.environ, childFDs=descriptors)
         except OSError as error:

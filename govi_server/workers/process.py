@@ -14,18 +14,9 @@ from socket import SO_ACCEPTCONN, SOL_SOCKET, socket
 from typing import Any, cast
 
 import msgspec
-from OpenSSL import SSL
 from twisted.application.internet import TimerService
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IOpenSSLServerConnectionCreator,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
-from twisted.internet.ssl import Certificate as X509
-from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters, PrivateCertificate
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.stdio import StandardIO
 from twisted.logger import (
     FilteringLogObserver,
@@ -35,9 +26,6 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     globalLogBeginner,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from twisted.python.filepath import FilePath
-from zope.interface import implementer
 
 from govi_server.errors import StartupError
 from govi_server.http.caching.request_memo import RequestMemo
@@ -52,20 +40,27 @@ from govi_server.runtime.resident_memory import resident_bytes
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server
 from govi_server.sockets.accepting import fit_connections
-from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
-from govi_server.sockets.listener import BACKLOG, PortService
+from govi_server.sockets.ports import BACKLOG, PortService
+from govi_server.sockets.proxy_protocol import ProxyEndpoint
+from govi_server.sockets.systemd import AdoptedEndpoint
 from govi_server.workers.messages import (
     REPORT_INTERVAL,
     Assignment,
-    Certificate,
     Endpoint,
     Figures,
 )
 from govi_server.workers.proxy import Proxy
 from govi_server.workers.reporter import Reporter
 
-MEMO_BYTES = 2 << 20
-"""The memory of the parsed header sections: a worker needs little more than its program."""
+MAX_PROCESS_BYTES = 55_000_000
+"""The memory of a worker with few connections, whatever its clients request (docs/scaling.md)."""
+
+CACHE_SHARE = 0.3
+"""Share of the memory that the program leaves for what is stored; connections, and gaps between allocations, need the
+rest."""
+
+MIN_CACHE_BYTES = 1 << 20
+"""What is stored at least, if the program needs more."""
 
 log = Logger()
 
@@ -78,7 +73,8 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
     connections = fit_connections(assignment.access.connections, len(assignment.endpoints))
     access = ClientLimits(reactor, msgspec.structs.replace(assignment.access, connections=connections))
     upstream = UNIXClientEndpoint(reactor, assignment.upstream)
-    proxy = Proxy(reactor, upstream, assignment.modules, assignment.limits.connection)
+    cache_bytes = max(int((MAX_PROCESS_BYTES - resident_bytes()) * CACHE_SHARE), MIN_CACHE_BYTES)
+    proxy = Proxy(reactor, upstream, assignment.modules, assignment.limits.connection, cache_bytes * 2 // 3)
     server = Server(
         "",
         0,
@@ -93,7 +89,7 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> Ord
         unfinished=UnfinishedRequests(reactor, assignment.limits.unfinished, connections),
         errors=assignment.errors,
     )
-    server.request_memo = RequestMemo(MEMO_BYTES)
+    server.request_memo = RequestMemo(cache_bytes // 3)
     # Starts when all ports accept: their service accepts in privilegedStartService().
     signs = TimerService(REPORT_INTERVAL, lambda: reporter.send(current_figures(server)))
     signs.clock = reactor
@@ -122,50 +118,10 @@ def server_endpoint(reactor: Any, endpoint: Endpoint) -> IStreamServerEndpoint:
     result: IStreamServerEndpoint = AdoptedEndpoint(reactor, endpoint.fd)
     os.close(endpoint.fd)  # or connections would wait at a port that has stopped
     if endpoint.certificate is not None:
+        from govi_server.workers.tls import TLSEndpoint, certificate_options  # see __main__.py
+
         result = TLSEndpoint(result, certificate_options(endpoint.certificate))
     return ProxyEndpoint(reactor, result) if endpoint.expects_proxy_header else result
-
-
-@implementer(IStreamServerEndpoint, IOpenSSLServerConnectionCreator)
-class TLSEndpoint:
-    """Listens on another endpoint for connections with TLS, as an ssl endpoint does.
-
-    options: those of new connections, which may be replaced.
-    """
-
-    def __init__(self, endpoint: IStreamServerEndpoint, options: CertificateOptions) -> None:
-        self.endpoint = endpoint
-        self.options = options
-
-    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Return the OpenSSL connection of a new client."""
-        return self.options.serverConnectionForTLS(protocol)
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen on the other endpoint."""
-        return self.endpoint.listen(TLSMemoryBIOFactory(self, False, protocolFactory))
-
-
-def renew_certificates(worker: OrderedMultiService, assignment: Assignment) -> None:
-    """Use the certificates of a later assignment for the new connections of a worker."""
-    ports = [service for service in worker if isinstance(service, PortService)]
-    for port, assigned in zip(ports, assignment.endpoints, strict=True):
-        endpoint = port.endpoint.endpoint if isinstance(port.endpoint, ProxyEndpoint) else port.endpoint
-        if isinstance(endpoint, TLSEndpoint) and assigned.certificate is not None:
-            endpoint.options = certificate_options(assigned.certificate)
-
-
-def certificate_options(certificate: Certificate) -> CertificateOptions:
-    """Return the options of an ssl endpoint's certificate, as Twisted makes them of its text."""
-    path = certificate.dh_parameters
-    loaded = PrivateCertificate.loadPEM(certificate.certificate + certificate.key)
-    return CertificateOptions(
-        privateKey=loaded.privateKey.original,
-        certificate=loaded.original,
-        extraCertChain=[X509.loadPEM(pem).original for pem in certificate.chain],
-        dhParameters=DiffieHellmanParameters.fromFile(FilePath(path)) if path else None,
-        **({"method": getattr(SSL, certificate.method)} if certificate.method else {}),
-    )
 
 
 # The process.
@@ -198,6 +154,8 @@ def main() -> None:
     def assigned(assignment: Assignment) -> None:
         nonlocal worker
         if worker is not None:
+            from govi_server.workers.tls import renew_certificates  # see __main__.py
+
             renew_certificates(worker, assignment)
             return
         try:

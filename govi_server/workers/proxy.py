@@ -17,6 +17,7 @@ from govi_server.http.request import Environ
 from govi_server.http.response import NO_STORE, RETRY_AFTER
 from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.runtime.malloc import FreedMemory
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import ServerSettings
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
@@ -28,12 +29,12 @@ from govi_server.workers.upstream import Upstream
 from govi_server.workers.upstream_connection import Message, UpstreamConnection, UpstreamError
 
 MAX_BYTES = 4 << 20
-"""The memory of all responses: 1,000 boards with gzip. The main process has more, a fifth of a millisecond away."""
+"""The memory of all responses by default. The main process has more, a fifth of a millisecond away."""
 
 WAIT_SHARE = 0.98
 """Of the deadline of a connection, at which its client would get a 406 for a main process that hangs."""
 
-ENTRY_BYTES = 2560
+ENTRY_BYTES = 1536
 """Memory of a response besides its body and target, about."""
 
 VARY_BYTES = 256
@@ -77,7 +78,7 @@ class Proxy:
     """Serves the modules of the main process.
 
     endpoint: the main process's socket. modules: their names, the first segments of paths. deadline: of a
-    connection's request, as in ServerSettings.connection.
+    connection's request, as in ServerSettings.connection. max_bytes: the memory of all stored responses.
     """
 
     log = Logger()
@@ -88,6 +89,7 @@ class Proxy:
         endpoint: IStreamClientEndpoint,
         modules: Collection[str],
         deadline: float = ServerSettings().connection,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.clock = clock
         self._modules = frozenset(modules)
@@ -95,7 +97,8 @@ class Proxy:
         self._timeout = deadline * WAIT_SHARE
         self._runner = CooperativeRunner(clock)
         self._requests = CollapsedRequests(clock, self._runner, self._timeout, self._send, self._late)
-        self._memory: BoundedMemory[Any] = BoundedMemory(MAX_BYTES)
+        self._memory: BoundedMemory[Any] = BoundedMemory(max_bytes)
+        self._freed = FreedMemory(clock)
         self._streams: dict[Request, RelayedStream] = {}
         self._warnings = ThrottledWarnings(self.log, clock)
 
@@ -175,8 +178,10 @@ class Proxy:
 
     def _store(self, request: Request, response: Response) -> None:
         target, size = request.target, len(request.target)
+        before = self._memory.bytes
         self._memory.put(target, response.vary, size + VARY_BYTES)
         self._memory.put((target, request.variant(response.vary)), response, size + ENTRY_BYTES + len(response))
+        self._freed.add(2 * size + VARY_BYTES + ENTRY_BYTES + len(response) - (self._memory.bytes - before))
 
 
 class ProxyHandler(WebHandler):

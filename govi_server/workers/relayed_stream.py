@@ -63,6 +63,8 @@ class RelayedStream:
         self._abort_if_unused()
 
     def _receive(self, data: bytes) -> None:
+        if self.first_event.called:
+            self._abort_if_unused()  # all clients have left before they joined
         searched = len(self._buffer)
         self._buffer += data
         while (end := self._buffer.find(b"\n\n", max(searched - 1, 0)) + 2) > 1:
@@ -74,8 +76,6 @@ class RelayedStream:
             self._connection.abort()
 
     def _relay(self, event: bytes) -> None:
-        if self.first_event.called:
-            self._abort_if_unused()  # all clients have left before they joined
         if match := _ID.search(event):
             self._listeners.id, self._listeners.event = match[1].decode("latin-1"), event
             self._listeners.send_latest()

@@ -5,6 +5,7 @@ from math import ceil
 
 from govi_server.http.caching.cached_response import CachedResponse, Validity, cache_status
 from govi_server.http.caching.representation import Representation
+from govi_server.http.caching.response_cache import STALE_SECONDS
 from govi_server.http.dates import parse_http_date
 from govi_server.http.response import SAFETY_HEADERS, Fields, format_lines
 from govi_server.statistics.records import CACHE_RESULTS, CacheResult
@@ -95,7 +96,8 @@ class Response:
         if self._representation is None or match is None or _NOT_STORED.search(cache_control):
             return 0
         # Age was rounded down by up to a second.
-        return int(match[1]) if self._age is None else int(match[1]) - self._age - 1
+        seconds = int(match[1]) if self._age is None else int(match[1]) - self._age - 1
+        return min(seconds, STALE_SECONDS) if self.cache == "stale" else seconds
 
     def _later(self, name: str, value: str, seconds: int) -> str:
         """Return the value of a field after some seconds."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 from twisted.internet.defer import Deferred
@@ -19,6 +20,12 @@ MAX_BODY_BYTES = 64 << 20
 
 _HEAD = re.compile(r"HTTP/1\.1 ([1-5][0-9]{2} [^\r\n]*)\r\n((?:[^\r\n]+\r\n)*)\r\n")
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([^\r\n]*)\r\n")
+
+
+@lru_cache(maxsize=256)
+def _shared(field: tuple[str, str]) -> tuple[str, str]:
+    """Return a field that all equal ones share: most are the same in every response, and some have a kilobyte."""
+    return field
 
 
 class Message(NamedTuple):
@@ -120,7 +127,7 @@ class UpstreamConnection(Protocol):
         if match is None:
             self._fail("response is not HTTP/1.1")
             return
-        fields = tuple(_FIELD.findall(match[2]))
+        fields = tuple(map(_shared, _FIELD.findall(match[2])))
         values = dict(fields)
         length = values.get("Content-Length")
         self._persists = values.get("Connection") != "close"

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 DESKTOP: Any = {"width": 1024, "height": 768}
 PHONE: Any = {"width": 360, "height": 740}
 WALL: Any = {"width": 1280, "height": 720}
+KIOSK: Any = {"width": 800, "height": 480}
+SIZES: tuple[Any, ...] = (
+    KIOSK,
+    {"width": 360, "height": 640},
+    {"width": 1920, "height": 1080},
+    {"width": 1080, "height": 1920},
+    {"width": 3840, "height": 2160},
+)
+
+# Elements with text that is wider than their box, apart from images, boxes that scroll, and texts for screen readers.
+OVERFLOWING = """() => [...document.querySelectorAll("body *:not(svg *):not(.unseen)")].filter(node =>
+  node.clientWidth && node.scrollWidth > node.clientWidth + 1
+  && !["auto", "scroll"].includes(getComputedStyle(node).overflowX)
+  && !node.matches("tbody, .messages, table, .stop, main, thead th, input, .preview"))
+  .map(node => node.outerHTML.slice(0, 120))"""
 
 # Replaces the page's event stream by one that is open, sends beats, and sends the events of the test.
 STREAM = """

@@ -37,10 +37,10 @@ def waterdorp(folder: Path) -> Iterator[tuple[str, program.Publisher]]:
 
 
 @pytest.fixture(scope="session")
-def servers(folder: Path) -> Iterator[dict[str, str]]:
+def servers(folder: Path, waterdorp: tuple[str, program.Publisher]) -> Iterator[dict[str, str]]:
     """Run servers in every state; yield their URLs."""
-    with program.servers(folder) as servers:
-        yield servers
+    with program.failing_servers(folder) as servers:
+        yield {"served": waterdorp[0], **servers}
 
 
 @pytest.fixture(params=program.LOOKS)

@@ -106,13 +106,13 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
 
     def listens() -> re.Match[str] | None:
         assert process.poll() is None, log.read_text()
-        return re.search(rf"Listening on (\S+) for {_SITES[arguments[0]]}$", log.read_text(), re.MULTILINE)
+        return re.search(rf"Listening on (\S+) for {_SITES[arguments[0]]}(?::|$)", log.read_text(), re.MULTILINE)
 
     try:
         until(listens)
         match = listens()
         assert match is not None  # the condition of until()
-        _processes[f"http://{match[1]}"] = process
+        _processes[f"http://{match[1]}"], _logs[f"http://{match[1]}"] = process, log
         yield match[1]
     finally:
         process.terminate()
@@ -126,6 +126,14 @@ def twistd(folder: Path, *arguments: str) -> Iterator[str]:
 
 _numbers = count()
 _processes: dict[str, subprocess.Popen[bytes]] = {}  # by URL
+_logs: dict[str, Path] = {}  # by URL
+
+
+def status_url(url: str) -> str:
+    """Return the URL of the status page of a server, which its log has."""
+    match = re.search(r" for operators: (\S+)$", _logs[url].read_text(), re.MULTILINE)
+    assert match is not None, _logs[url].read_text()
+    return match[1]
 
 
 def advance_clock(url: str) -> None:
@@ -162,7 +170,7 @@ def cache(folder: Path, feed: str, *more: str, fresh: float = 900.0, listen: str
     config = folder / f"{next(_numbers)}.toml"
     config.write_text(_CONFIG.format(fresh=fresh))
     interface, port = listen.split(":")
-    ports = ["--listen", f"tcp:{port}:interface={interface}", "--admin", ""]
+    ports = ["--listen", f"tcp:{port}:interface={interface}", "--admin", "tcp:0:interface=127.0.0.1"]
     with twistd(
         folder, "govi-cache", "--config", str(config), "--feed", feed, "--gtfs", "", *ports, *more
     ) as address:
@@ -212,12 +220,18 @@ def served(folder: Path, fresh: float = 900.0, shown: str = "live") -> Iterator[
 @contextmanager
 def servers(folder: Path) -> Iterator[dict[str, str]]:
     """Run servers with the feed of Waterdorp, a silent feed and no feed in a context; yield their URLs by name."""
+    with served(folder) as (url, _), failing_servers(folder) as failing:
+        yield {"served": url, **failing}
+
+
+@contextmanager
+def failing_servers(folder: Path) -> Iterator[dict[str, str]]:
+    """Run the servers with a silent feed and no feed in a context; yield their URLs by name."""
     with (
-        served(folder) as (url, _),
         served(folder, fresh=0.001, shown="last_known") as (silent, _),
         cache(folder, f"ipc://{folder}/absent") as down,
     ):
-        yield {"served": url, "silent": silent, "down": down}
+        yield {"silent": silent, "down": down}
 
 
 class Publisher:

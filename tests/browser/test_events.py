@@ -76,9 +76,11 @@ def test_old_departures_remain_until_they_have_left(visitor: Visitor, folder: Pa
         assert lines.all_inner_texts() == [departure["line"] for departure in departures]
         with program.frozen(url):  # without updates from the server
             page.clock.run_for(480_000)
-        departed = ("08:20", "08:23")
-        remaining = [departure for departure in departures if (departure["expected"] or "")[11:16] not in departed]
-        assert lines.all_inner_texts() == [departure["line"] for departure in remaining]
+            departed = ("08:20", "08:23")
+            remaining = [
+                departure for departure in departures if (departure["expected"] or "")[11:16] not in departed
+            ]
+            assert lines.all_inner_texts() == [departure["line"] for departure in remaining]
         page.close()
 
 

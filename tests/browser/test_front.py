@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from govi_server.pages.texts import LANGUAGES, TEXTS
-from tests.browser.chromium import DESKTOP, PHONE
 from tests.browser.conftest import Visitor
 
 if TYPE_CHECKING:
@@ -130,19 +129,3 @@ def test_keyboard_reaches_all_controls(page: Page, town: str) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_url("**/board/*")
-
-
-@pytest.mark.parametrize("path", [*(f"/?q=station&lang={lang}" for lang in LANGUAGES), "/docs"])
-def test_page_is_accessible(page: Page, town: str, path: str) -> None:
-    """axe finds no violation, in both colour schemes, on a phone and a desktop, and the page fits their width."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    page.goto(f"{town}{path}")
-    page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true })")
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        for size in (PHONE, DESKTOP):
-            page.set_viewport_size(size)
-            report = Axe().run(page)
-            assert report.violations_count == 0, f"{scheme}, {size}: {report.generate_report()}"
-            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], size

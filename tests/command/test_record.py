@@ -6,6 +6,7 @@ import io
 import json
 import resource
 import tempfile
+from errno import EIO
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -70,6 +71,13 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+class BrokenTerminal(Terminal):
+    """A terminal that is gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError(EIO, "Input/output error")
 
 
 class RecorderTests(SynchronousTestCase):
@@ -146,6 +154,16 @@ class RecorderTests(SynchronousTestCase):
                 f"1 messages, 2 records, {size} bytes, last data 60 s ago",
             ],
         )
+
+    def test_progress_that_cannot_be_written(self) -> None:
+        """Recording goes on when its terminal is gone."""
+        self.progress = BrokenTerminal()
+        recorder = self.start()
+        for count in range(3):
+            recorder.received("a", MESSAGE)
+            self.clock.advance(1)
+            self.assertEqual(self.path.read_bytes().count(b"\n"), count + 1)
+        recorder.stopService()
 
     def test_progress_in_place(self) -> None:
         """On a terminal, progress is one line that is overwritten each second."""

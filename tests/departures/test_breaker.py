@@ -92,8 +92,9 @@ class BreakerTests(SynchronousTestCase):
         """A source that accepts the probe without a response is reachable."""
         self.open()
         self.clock.advance(5)
+        self.assertFalse(self.breaker.is_reachable)
         self.request(SourceSilent("no callback within 10 s"))
-        self.assertEqual(self.breaker.state, "closed")
+        self.assertEqual((self.breaker.state, self.breaker.is_reachable), ("closed", True))
 
     def test_open_breaker_fails_fast(self) -> None:
         """While it is open requests fail immediately, with the last error."""

@@ -48,7 +48,7 @@ class DutchStopsTests(SynchronousTestCase):
 
     def test_first_place(self) -> None:
         """The first place is that which is meant."""
-        self.assertGreaterEqual(len(QUERIES), 60)
+        self.assertGreaterEqual(len(QUERIES), 100)
         places = index(*stop_records(12_000))
         self.assertGreater(len(places), 4000)
         for query, expected in QUERIES.items():
@@ -118,6 +118,28 @@ class FindTests(SynchronousTestCase):
             stop("3", "Utrecht, Centraal", "Utrecht", departures=99), stop("4", "Bussum, Station", "Bussum"),
         )  # fmt: skip
         for query, code in (("kerkstraat 12 bussum", "1"), ("bussum centraal", "4"), ("bussum cs", "4")):
+            self.assertEqual(codes(places, query)[:1], code, query)
+
+    def test_spellings_of_a_name(self) -> None:
+        """Abbreviations, and words that are written as one or several, are found in names of any spelling."""
+        places = index(
+            stop("1", "Hoorn, P+R Transferium", "Hoorn"), stop("2", "Hoorn, Prins Willemlaan", "Hoorn", departures=9),
+            stop("3", "Breda, Sint Jansstraat", "Breda"), stop("4", "Ede, St.-Jansstraat", "Ede"),
+            stop("5", "Goes, Sint-Janstraat", "Goes"), stop("6", "Breda, Station", "Breda", departures=99),
+            stop("7", "Katwijk aan Zee, Sportpark de Krom", "Katwijk aan Zee"),
+        )  # fmt: skip
+        for query, code in (
+            ("p+r hoorn", "1"),
+            ("hoorn P&R", "1"),
+            ("transferium", "1"),
+            ("st jansstraat breda", "3"),
+            ("st jansstraat ede", "4"),
+            ("st jansstraat goes", "5"),
+            ("sint jansstraat", "3"),
+            ("katwijkaanzee", "7"),
+            ("katwijk a/d zee", "7"),
+            ("katwijk de krom", "7"),
+        ):
             self.assertEqual(codes(places, query)[:1], code, query)
 
     @given(st.text() | st.text("utrech 123,é").map(lambda text: text * 50))

@@ -47,9 +47,9 @@ ON_DEFAULT_PORTS = re.compile(r"twistd --nodaemon --pidfile= govi-cache (?!.*--l
 """Servers on the default ports: the other instance is stopped for their blocks, as the documents tell the reader."""
 
 RUNS_ON = {
-    r"\bmake run": r"Open http",
+    r"\bmake run": r"govi-cache: http",
     r"\bgovi-simulator\b": r"[Ll]istening on",
-    r"\btwistd --nodaemon --pidfile= govi-cache|\bgovi-cache serve": r"Open http",
+    r"\btwistd --nodaemon --pidfile= govi-cache|\bgovi-cache serve": r"govi-cache: http",
     r"\bgovi-cache record": r"RECOVERING",
     r"\bcurl -N": r"data:",
     r"^while ": r"\S",
@@ -128,7 +128,8 @@ class Machine:
         """Start or stop the other instance, on the default ports."""
         if is_running and len(self.running) < BACKGROUND:
             self.start(
-                f"{self._twistd} govi-cache --source demo --statistics {self.clone}/statistics.log", "Open http"
+                f"{self._twistd} govi-cache --source demo --statistics {self.clone}/statistics.log",
+                "govi-cache: http",
             )
             self.run("until curl -sf 'http://localhost:8080/places?q=station'; do sleep 0.1; done")
         elif not is_running:

@@ -127,6 +127,13 @@ class ChunkedBodyTests(SynchronousTestCase):
                     else:
                         self.assertEqual((rest[-1], reader.body, is_rejected), (b"", b"a", False), (size, cut))
 
+    def test_incomplete_line_is_held(self) -> None:
+        """The bytes that are held include those of an incomplete line, also of a body that is discarded."""
+        for is_discarded, size in ((False, 2), (True, 0)):
+            reader = ChunkedBody(100, is_discarded)
+            reader.feed(b"2\r\nab\r\n1;x")
+            self.assertEqual(reader.size, size + len(b"1;x"))
+
     def test_extensions_are_bounded(self) -> None:
         """Chunk extensions are bounded in total, not only per chunk."""
         chunk = b"1;" + b"x" * 1000 + b"\r\na\r\n"

@@ -140,6 +140,15 @@ class RateTests(ClientLimitsTestCase):
             self.wait(f"198.51.100.{n}")
         self.assertEqual(len(self.limits._busy_until), 10)
 
+    def test_inactive_clients_are_evicted(self) -> None:
+        """Clients whose requests do not count any more make room for new ones."""
+        for i in range(10):
+            self.limits.seconds_to_wait(f"192.0.2.{i}")
+        self.clock.advance(60)
+        for i in range(10):
+            self.limits.seconds_to_wait(f"198.51.100.{i}")
+        self.assertEqual(list(self.limits._busy_until), [f"198.51.100.{i}" for i in range(10)])
+
 
 class ForwardedTests(ClientLimitsTestCase):
     """The client of a request that proxies forward."""

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.http.parameters import Enum, Integer, InvalidParameter, Number, Parameter, String, parse_query
+from govi_server.http.parameters import (
+    MAX_QUERY_FIELDS,
+    Enum,
+    Integer,
+    InvalidParameter,
+    Number,
+    Parameter,
+    String,
+    parse_query,
+)
 
 
 class ParameterTests(SynchronousTestCase):
@@ -31,6 +40,12 @@ class ParameterTests(SynchronousTestCase):
         self.assertIsNone(Parameter("x", String(), "").parse({}))
         error = self.assertRaises(InvalidParameter, Parameter("x", String(), "", required=True).parse, {})
         self.assertEqual(str(error), "x is missing: it must be text")
+
+    def test_number_of_parameters_is_bounded(self) -> None:
+        """A query string with more than MAX_QUERY_FIELDS parameters is invalid."""
+        self.assertEqual(len(parse_query("&".join(f"{n}=" for n in range(MAX_QUERY_FIELDS)))), MAX_QUERY_FIELDS)
+        error = self.assertRaises(InvalidParameter, parse_query, "&" * MAX_QUERY_FIELDS)
+        self.assertEqual(str(error), "The query string must have at most 100 parameters")
 
     def test_text_of_each_type(self) -> None:
         """The text of a type describes its values, and follows "must be" in an error."""

@@ -1,4 +1,4 @@
-"""A real engine, redis-server or valkey-server, for the tests of shared boards."""
+"""A real engine for the tests of shared boards: redis-server or valkey-server, or the program in ENGINE."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ class EngineProcess:
     """An engine without persistence, which listens on a UNIX socket and, if there is one, a TCP port."""
 
     def __init__(self, directory: Path, name: str, *options: str, port: int = 0) -> None:
-        program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+        program = os.environ.get("ENGINE") or next(filter(None, map(shutil.which, PROGRAMS)), None)
         if program is None:
             if os.environ.get("REQUIRE_ENGINE"):
                 pytest.fail(MISSING)

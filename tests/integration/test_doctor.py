@@ -63,7 +63,7 @@ def test_ports(twistd: Twistd, tmp_path: Path) -> None:
     """A free port is fine, as is one of a running govi-cache; one of another program is a failure that names it."""
     assert finding("listen").level == "ok"
     port = free_port()
-    wait_for(twistd(*arguments(port)), "Open http://")
+    wait_for(twistd(*arguments(port)), "govi-cache: http://")
     endpoint = f"tcp:{port}:interface=127.0.0.1"
     assert finding("listen", listen=[endpoint]) == Finding(
         "ok", "listen", f"{endpoint}: used by govi-cache, which is running"

@@ -53,7 +53,7 @@ def test_streams_end_on_sigterm(twistd: Twistd) -> None:
     """On SIGTERM every stream gets a last event with the time to reconnect, and the program exits."""
     port = free_port()
     process = twistd(*arguments(port))
-    wait_for(process, "Open http://")
+    wait_for(process, "govi-cache: http://")
     clients = [connect(port, "/events/57330430") for _ in range(20)]
     streams = [events(client) for client in clients]
     assert {next(stream)[0] for stream in streams} == {"board"}

@@ -15,7 +15,8 @@ from twisted.web.server import Site
 
 from tests.integration.conftest import Response, Running, Start, free_port, reactor, request, sleep, until
 
-QUICK = "[cache]\nfresh = 0.2\nstale = 1.0\n[breaker]\nfailures = 3\npause = 0.2\n[gateway]\nanswer = 1.0\n"
+# A busy machine must see a stale board between a fresh one and none, and must not be too late for the gateway.
+QUICK = "[cache]\nfresh = 0.2\nstale = 3.0\n[breaker]\nfailures = 3\npause = 0.2\n[gateway]\nanswer = 9.0\n"
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def program(twistd: Twistd, tmp_path: Path) -> "Iterator[tuple[subprocess.Popen[
         'callback = "tcp:{callback}:interface=127.0.0.1"\n[modules.live]\nsource = "kv78turbo"\n'.format(**ports)
     )
     process = twistd("govi-cache", "--config", str(config))
-    wait_for(process, "Open http://")
+    wait_for(process, "govi-cache: http://")
     wait_for_ports(ports)
     feed(publisher)
     yield process, ports

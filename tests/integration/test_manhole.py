@@ -109,7 +109,7 @@ def start_manhole(twistd: Twistd, tmp_path: Path) -> StartManhole:
         write(keys, key)
         manhole = ["--manhole", f"tcp:{manhole_port}:interface=127.0.0.1", "--manhole-keys", "keys"]
         process = twistd(*arguments(port, *manhole, *more))
-        wait_for(process, "Open http://")
+        wait_for(process, "govi-cache: http://")
         return Running(port, manhole_port, keys, key, process)
 
     return start

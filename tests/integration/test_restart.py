@@ -131,7 +131,7 @@ def test_clients_of_an_adopted_socket(launch: Launch, tmp_path: Path, domain: st
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as sock:
         port = sock.getsockname()[1]
         process = launch(sock, f"systemd:domain={domain}:index=0")
-        output = wait_for(process, "Open http://")
+        output = wait_for(process, "govi-cache: http://")
         assert f"Listening on [::]:{port} for govi-cache" in output
         for host in ("127.0.0.1", "::1"):
             assert respond(socket.create_connection((host, port), 10)).startswith(b"HTTP/1.1 200 ")
@@ -164,7 +164,7 @@ def test_no_connection_is_accepted_while_draining(launch: Launch) -> None:
     """After SIGTERM connections wait in the queue of the socket, and the next process serves them."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as sock:
         process = launch(sock, "systemd:index=0")
-        wait_for(process, "Open http://")
+        wait_for(process, "govi-cache: http://")
         held = socket.create_connection(sock.getsockname(), 10)
         held.sendall(b"GET /kv55/573304")  # holds up the drain
         assert respond(socket.create_connection(sock.getsockname(), 10)).startswith(b"HTTP/1.1 200 ")

@@ -54,7 +54,7 @@ def test_hangup_reloads_the_configuration(twistd: Twistd, tmp_path: Path) -> Non
     demo = '[modules.kv55]\nsource = "demo"\n'
     config.write_text(demo)
     process = twistd(*arguments(port, "--config", "config.toml"))
-    wait_for(process, "Open http://")
+    wait_for(process, "govi-cache: http://")
     config.write_text(f"{demo}[access]\nunlimited = []\nrate = 1\nburst = 1\n[cache]\nfresh = 30\n")
     process.send_signal(signal.SIGHUP)
     output = wait_for(process, "cache.fresh: has changed; needs a restart")
@@ -72,7 +72,7 @@ def test_certificate_is_reloaded(twistd: Twistd, tmp_path: Path) -> None:
     make_certificate(key, certificate)
     endpoint = f"ssl:{port}:interface=127.0.0.1:privateKey=key.pem:certKey=certificate.pem"
     process = twistd(*arguments(free_port(), "--listen", endpoint))
-    wait_for(process, "Open https://")
+    wait_for(process, "govi-cache: https://")
     first = serial_number(port)
     make_certificate(tmp_path / "other.pem", certificate)
     process.send_signal(signal.SIGHUP)
@@ -89,11 +89,11 @@ def test_certificate_is_reloaded(twistd: Twistd, tmp_path: Path) -> None:
 def test_log_format(twistd: Twistd, tmp_path: Path) -> None:
     """--log-format json writes JSON lines only, to stdout or to a file."""
     process = twistd(*arguments(free_port(), "--log-format", "json"))
-    output = wait_for(process, "Open http://")
+    output = wait_for(process, "govi-cache: http://")
     process.send_signal(signal.SIGTERM)
     output += process.communicate(timeout=20)[0]
     assert {"info", "warn"} == {json.loads(line)["level"] for line in output.splitlines()}
     log = tmp_path / "log"
     process = twistd("--logfile", "log", *arguments(free_port(), "--log-format", "journal"))
-    assert becomes_true(lambda: log.exists() and "Open http://" in log.read_text())
+    assert becomes_true(lambda: log.exists() and "govi-cache: http://" in log.read_text())
     assert all(line.startswith(("<6>", "<4>")) for line in log.read_text().splitlines())

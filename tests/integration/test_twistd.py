@@ -33,8 +33,8 @@ def test_demo_responds_at_its_logged_url(twistd: Twistd) -> None:
     """The demo responds below the URL that it logs, and exits cleanly on SIGTERM."""
     port = free_port()
     process = twistd(*arguments(port))
-    output = wait_for(process, "Open http://")
-    address = output.split("Open ")[1].strip()
+    output = wait_for(process, "govi-cache: http://")
+    address = output.split("govi-cache: ")[1].strip()
     assert address == f"http://localhost:{port}/"
     with urlopen(f"{address.replace('localhost', '127.0.0.1')}kv55/57330430", timeout=13) as response:
         assert b"<TimingPointCode>57330430</TimingPointCode>" in response.read()
@@ -52,7 +52,7 @@ def test_too_many_open_files(twistd: Twistd) -> None:
     """Near the limit of open files clients are served all the same: idle connections are closed for new ones."""
     port = free_port()
     process = twistd(*arguments(port))
-    wait_for(process, "Open http://")
+    wait_for(process, "govi-cache: http://")
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (300, 300))
     clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(400)]
     url = f"http://127.0.0.1:{port}/kv55/57330430"
@@ -127,7 +127,7 @@ def test_port_in_use(twistd: Twistd) -> None:
         "-ltnp` lists the processes that listen); choose another with --listen\n"
     ) in output
     assert "Traceback" not in output
-    for word in ("Listening", "listening", "starting on", "Open "):
+    for word in ("Listening", "listening", "starting on"):
         assert word not in output  # not before all endpoints listen
 
 
@@ -154,7 +154,7 @@ def test_limit_of_open_files(twistd: Twistd, files: int, connections: int) -> No
     """A low limit of open files lowers the limit of connections, with one log line; clients are still served."""
     port = free_port()
     process = twistd(*arguments(port), files=files)
-    output = wait_for(process, "Open http://")
+    output = wait_for(process, "govi-cache: http://")
     assert f"Accepting at most {connections} connections: the limit of open files is {files}" in output
     clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(150)]
     try:
@@ -264,7 +264,7 @@ def test_truncated_log_has_no_nul_bytes(twistd: Twistd, tmp_path: Path) -> None:
     port = free_port()
     process = twistd("--logfile", "twistd.log", *arguments(port, "--statistics", "statistics.log"))
     logs = [tmp_path / "twistd.log", tmp_path / "statistics.log"]
-    assert becomes_true(lambda: logs[0].exists() and "Open http://" in logs[0].read_text())
+    assert becomes_true(lambda: logs[0].exists() and "govi-cache: http://" in logs[0].read_text())
     body_of(f"http://127.0.0.1:{port}/kv55/57330430")
     assert becomes_true(lambda: logs[1].stat().st_size > 0)
     for log in logs:
@@ -281,7 +281,7 @@ def test_rotation_and_shutdown_lose_no_line(twistd: Twistd, tmp_path: Path) -> N
     """Every request is in the statistics log, though it is renamed while lines wait, and SIGTERM follows at once."""
     port = free_port()
     process = twistd(*arguments(port, "--statistics", "statistics.log"))
-    wait_for(process, "Open http://")
+    wait_for(process, "govi-cache: http://")
     log = tmp_path / "statistics.log"
     for number in range(5):
         for _ in range(10):
@@ -301,7 +301,7 @@ def test_two_programs_share_a_statistics_log(twistd: Twistd, tmp_path: Path) -> 
     """Two programs may write one statistics log; every line is complete."""
     ports = [free_port(), free_port()]
     for port in ports:
-        wait_for(twistd(*arguments(port, "--statistics", "statistics.log")), "Open http://")
+        wait_for(twistd(*arguments(port, "--statistics", "statistics.log")), "govi-cache: http://")
     for _ in range(20):
         for port in ports:
             body_of(f"http://127.0.0.1:{port}/kv55/57330430")

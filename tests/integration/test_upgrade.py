@@ -34,7 +34,7 @@ def test_configuration_and_snapshot(twistd: Twistd, tmp_path: Path) -> None:
     config.write_text(text)
     assert run("check", str(config)) == (0, f"{config}: valid\n")
     process = twistd("govi-cache", "--config", "govi-cache.toml")
-    output = wait_for(process, "Open http://")
+    output = wait_for(process, "govi-cache: http://")
     if "Snapshot " not in output:
         output += wait_for(process, "Snapshot ")
     assert "renamed" not in output
@@ -88,7 +88,7 @@ def test_rollback(twistd: Twistd, tmp_path: Path) -> None:
     files = ["--snapshot", "snapshot", "--statistics", "statistics.log"]
     port = free_port()
     process = twistd(*arguments(port, "--source", "demo", *files))
-    wait_for(process, "Open http://")
+    wait_for(process, "govi-cache: http://")
     assert b"</DRIS_55>" in body_of(f"http://127.0.0.1:{port}/kv55/57330430")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.kv78turbo import bounded_table
 from govi_server.kv78turbo.bounded_table import (
     CONFIRM_SECONDS,
     MAX_COHORTS,
@@ -115,15 +116,28 @@ class BoundedTableTests(SynchronousTestCase):
         self.assertNotIn("slow0", table)
         self.assertIn(f"slow{6 * MAX_COHORTS - 1}", table)
 
+    def test_new_entries_are_stored_after_cohorts_were_merged(self) -> None:
+        """A cohort from which entries are evicted may be merged with another one meanwhile."""
+        table = self.make_table(400)
+        self.put(table, "first", 1, 0.0)
+        self.put(table, "flood", 300, 1.0)
+        slow = self.put(table, "slow", MAX_COHORTS + 40, 2.0, 1.0)
+        self.assertLessEqual(slow, table.keys())
+        self.assertEqual(len(table), 400)
+
     @settings(deadline=None)
     @given(STEPS)
     def test_any_order(self, steps: list[tuple[str, int, int, float]]) -> None:
-        """Whatever happens, the table is within its limit, and its parts are consistent."""
+        """Whatever happens, the table is within its limit, its parts are consistent, and it makes room."""
+        self.patch(bounded_table, "MAX_COHORTS", 3)
         table: BoundedTable[int, int] = BoundedTable(40, RETENTION, size_of=lambda value: value)
         now = 0.0
         for action, key, value, seconds in steps:
             if action == "put":
-                self.assertEqual(table.put(key, value, now), table.get(key) == value)
+                is_stored = table.put(key, value, now)
+                self.assertEqual(is_stored, table.get(key) == value)
+                confirmed = sum(size for key, size in table.items() if table.is_confirmed(key))
+                self.assertTrue(is_stored or confirmed + value > 40)
             elif action == "sweep":
                 for _ in table.sweep(now, lambda key: key % 2):
                     pass

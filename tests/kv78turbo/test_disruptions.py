@@ -1,8 +1,9 @@
 """Tests of govi_server.kv78turbo.disruptions: the messages that apply now."""
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from govi_server.kv78turbo.disruptions import INTERVAL, CurrentDisruptions, Disruption
+from govi_server.runtime.cooperative import CooperativeRunner
 from tests import feed as kv
 from tests.doubles import ingest
 from tests.modules.test_kv55_feed import LiveTestCase
@@ -31,3 +32,17 @@ class CurrentDisruptionsTests(LiveTestCase):
         self.assertEqual(self.latest(disruptions), expected)
         self.clock.advance(INTERVAL)
         self.assertEqual(len(self.latest(disruptions)), 3)
+
+    def test_caller_that_leaves(self) -> None:
+        """A caller that is cancelled during an update neither ends it for another, nor prevents the next one."""
+        ingest(self.feed, kv.general_message({"MessageContent": "Detour"}))
+        disruptions = CurrentDisruptions(self.feed)
+        self.patch(CooperativeRunner, "_fits", lambda runner, steps: False)
+        for others in (0, 1):
+            first, *rest = [Deferred.fromCoroutine(disruptions.latest()) for _ in range(1 + others)]
+            first.addErrback(lambda failure: failure.trap(CancelledError))
+            first.cancel()
+            self.clock.pump([0.001] * 5)
+            for other in rest:
+                self.assertEqual(len(self.successResultOf(other)), 1)
+        self.assertEqual(len(self.latest(disruptions)), 1)

@@ -276,6 +276,22 @@ class SweepTests(FeedTestCase):
         self.patch(self.feed.passtimes, "sweep", sweep)
         self.clock.pump([SWEEP_INTERVAL, 0.0] * 26)
         self.assertEqual([later - earlier for earlier, later in pairwise(swept)], [5 * SWEEP_INTERVAL] * 4)
+
+    def test_sweep_that_fails(self) -> None:
+        """An error in one sweep is logged, and does not end the sweeps."""
+        swept: list[float] = []
+
+        def sweep() -> Iterator[None]:
+            swept.append(self.clock.seconds())
+            yield
+            raise ValueError("broken")
+
+        self.patch(self.feed.passtimes, "sweep", sweep)
+        self.feed.startService()
+        self.addCleanup(self.feed.stopService)
+        self.clock.pump([SWEEP_INTERVAL, 0.0] * 3)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), len(swept))
+        self.assertGreater(len(swept), 2)
         self.feed.stopService()
 
 

@@ -1,13 +1,17 @@
 """Tests of the feed with planning from GTFS."""
 
+from datetime import timedelta
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.departures.display import place_display
-from govi_server.departures.times import HOUR
-from govi_server.departures.timing_point import TimingPoint
-from govi_server.kv78turbo.display import stop_display
+from govi_server.departures.times import HOUR, local_date
+from govi_server.documents.siri import SiriDocuments, unknown_stop
+from govi_server.kv78turbo import stop_departures
+from govi_server.kv78turbo.display import similar_stops, stop_display
 from govi_server.kv78turbo.passtime import Passtime
+from govi_server.kv78turbo.spread_version import SPREAD_SECONDS
 from govi_server.runtime.cooperative import run_now
 from tests import feed as kv
 from tests.client import NOW
@@ -34,6 +38,10 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.feed.use_planning(planning(directory, stops=stops, stop_times=calls, **rows))
         self.clock.pump([0.0] * 20)
 
+    def name(self, code: str) -> str | None:
+        point = self.feed.timetable.timing_point(code)
+        return None if point is None else point.name
+
     def passtimes(self, code: str = CODE) -> list[Passtime]:
         return list(self.feed.boards.board(code, HORIZON).passtimes)
 
@@ -45,9 +53,28 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertEqual((passtime.provenance, passtime.trip_stop_status), ("gtfs", "PLANNED"))
         self.assertEqual(timetable.public_number(passtime), "4")
         self.assertEqual(timetable.destination(passtime), "Lindedorp via Brug")
-        self.assertEqual(self.feed.timetable.timing_points["30000002"].name, "Lindedorp, Dijk")
-        self.assertEqual(timetable.lines["LIN", "L004"].color, "e00713")
+        self.assertEqual(self.name("30000002"), "Lindedorp, Dijk")
+        line = timetable.line("LIN", "L004")
+        self.assertEqual(line and line.color, "e00713")
         self.assertEqual(self.feed.provenance, {"LIN": ("gtfs",)})
+
+    def test_invalid_journey_key(self) -> None:
+        """A key with the separator of the columns is that of no journey."""
+        self.use()
+        for key, n in (("LIN_77_L004_1001_0", 2), ("LIN|_77_L004_1001_0", 0), ("LIN_77_L004|1001_0_0", 0)):
+            self.assertEqual(len(run_now(self.feed.journeys.passtimes(key))), n, key)
+            self.assertEqual(self.feed.journeys.cost(key), 1)
+
+    def test_lines_of_a_date(self) -> None:
+        """The lines of an operator are counted by date; nothing is stored of operators and dates without any."""
+        self.use()
+        timetable, today = self.feed.timetable.gtfs, local_date(NOW)
+        assert timetable is not None
+        for _ in range(2):
+            self.assertEqual(timetable.n_lines_on("LIN", today), 1)
+            self.assertEqual(timetable.n_lines_on("LIN", today + timedelta(300)), 0)
+            self.assertEqual(timetable.n_lines_on("OTHER", today), 0)
+        self.assertEqual(list(timetable._n_lines), [("LIN", today)])
 
     def test_kv8_makes_it_live(self) -> None:
         """A row of KV8 replaces the planned passtime, whatever its service level and order, and gets its names."""
@@ -75,6 +102,19 @@ class GtfsTimetableTests(SynchronousTestCase):
             self.assertFalse(calls_later("30000002", CODE))
             ingest(self.feed, kv.passtimes({"LocalServiceLevelCode": "20260101", "UserStopOrderNumber": "17"}))
 
+    def test_new_file(self) -> None:
+        """A new file reaches the boards in memory: at once if they are few, else within SPREAD_SECONDS."""
+        self.use()
+        self.assertEqual([passtime.target_departure_time for passtime in self.passtimes()], ["01:30:00"])
+        later = [call(TRIP, CODE, "01:35:00", 0), call(TRIP, "30000002", "01:45:00", 1)]
+        self.use(calls=later)
+        self.assertEqual([passtime.target_departure_time for passtime in self.passtimes()], ["01:35:00"])
+        self.patch(stop_departures, "MAX_STOPS_AT_ONCE", 0)
+        self.use()
+        self.assertEqual([passtime.target_departure_time for passtime in self.passtimes()], ["01:35:00"])
+        self.clock.advance(SPREAD_SECONDS)
+        self.assertEqual([passtime.target_departure_time for passtime in self.passtimes()], ["01:30:00"])
+
     def test_usage(self) -> None:
         """Places have the modes and the departures of GTFS."""
         self.use()
@@ -93,30 +133,33 @@ class GtfsTimetableTests(SynchronousTestCase):
         """Names of KV7 replace those of GTFS, and are not replaced by those of a later file; other names are."""
         self.use()
         ingest(self.feed, kv.planning(points=[{"TimingPointName": "Lindedorp, Oude Brug"}]))
-        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
+        self.assertEqual(self.name(CODE), "Lindedorp, Oude Brug")
         self.use([{"stop_name": "Lindedorp, Brug"}, {"stop_id": "30000002", "stop_name": "Lindedorp, Weg"}])
-        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
-        self.assertEqual(self.feed.timetable.timing_points["30000002"].name, "Lindedorp, Weg")
+        self.assertEqual(self.name(CODE), "Lindedorp, Oude Brug")
+        self.assertEqual(self.name("30000002"), "Lindedorp, Weg")
 
-    def test_snapshot_replaces_names(self) -> None:
-        """The names of a snapshot replace those of GTFS, which are known already when it is restored."""
-        ingest(self.feed, kv.planning(points=[{"TimingPointName": "Lindedorp, Oude Brug"}]))
+    def test_snapshots_have_no_names_of_gtfs(self) -> None:
+        """Names of GTFS stay in its file: a snapshot has those of KV7 only, which precede them."""
+        self.use()
+        ingest(self.feed, kv.planning(points=[{"TimingPointName": "Lindedorp, Oude Brug"}], lines=[]))
         updates = list(self.feed.timetable.updates())
-        self.feed = live_feed(self.clock)
-        self.use()
-        for update in updates:
-            for _ in self.feed.timetable.restore(update, self.fail):
-                pass
-        self.assertEqual(self.feed.timetable.timing_points[CODE].name, "Lindedorp, Oude Brug")
+        self.assertEqual([code for update in updates for code in update.timing_points], [CODE])
+        self.assertEqual([line for update in updates for line in update.lines], [])
 
-    def test_names_stay(self) -> None:
-        """The names of planning that is in use are not removed."""
-        self.use()
-        self.clock.advance(30 * 86400)
-        for _ in self.feed.timetable.sweep():
-            pass
-        self.assertIsInstance(self.feed.timetable.timing_points.get(CODE), TimingPoint)
-        self.assertIn(("LIN", "L004"), self.feed.timetable.lines)
+    def test_stop_areas(self) -> None:
+        """The stops of an area are those of KV7 and GTFS, each in the area that KV7 has for it."""
+        stops: list[Row] = [
+            {"stop_id": "area:1", "location_type": "1", "stop_name": "Lindedorp, Markt"},
+            *({"stop_id": code, "parent_station": "area:1"} for code in (CODE, "30000002")),
+        ]
+        self.use(stops)
+        timetable = self.feed.timetable
+        self.assertEqual((list(timetable.areas()), timetable.area_stops("area:1")), (["area:1"], [CODE, "30000002"]))
+        self.assertEqual((timetable.area_name("area:1"), timetable.area_name("2")), ("Lindedorp, Markt", None))
+        ingest(self.feed, kv.planning(points=[{"StopAreaCode": "LdBrug"}]))
+        self.assertEqual(sorted(timetable.areas()), ["LdBrug", "area:1"])
+        self.assertEqual([timetable.area_stops(area) for area in timetable.areas()], [[CODE], ["30000002"]])
+        self.assertEqual(sorted(self.feed.stop_codes), [CODE, "30000002"])
 
     def test_two_calls_in_a_row(self) -> None:
         """Two calls in a row at one stop are one, so that none stays planned beside a live one."""
@@ -156,6 +199,13 @@ class GtfsTimetableTests(SynchronousTestCase):
             departures = self.feed.boards.board(code, HORIZON)
             display = run_now(stop_display(self.feed, departures, departures.entries))
             self.assertEqual((display.state, display.as_of), (state, None))  # no data that would have a time
+
+    def test_similar_stops_in_siri(self) -> None:
+        """The error of SIRI names those stops, too."""
+        self.use()
+        documents = SiriDocuments(self.feed)
+        body = documents.delivery([], unknown_stop(similar_stops(self.feed, "30000012")))
+        self.assertIn(b'"Unknown MonitoringRef; similar: 30000002 Lindedorp, Dijk; ', body)
 
     def test_similar_stops(self) -> None:
         """The display of a stop that does not exist names those that may be meant."""

@@ -77,7 +77,7 @@ class IntervalTests(SynchronousTestCase):
         """Return the interval that is learned from gaps."""
         repetition, now = Repetition(), NOW
         for gap in gaps:
-            repetition.heard(now)
+            repetition.data_received(now)
             repetition.add_gap(now - gap, now)
         return repetition.interval
 

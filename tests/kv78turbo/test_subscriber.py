@@ -323,6 +323,7 @@ class ConsumerTests(SubscriberTestCase):
         self.receive_data()
         self.assertEqual(len(self.received), 3)
         self.assertEqual(self.subscriber.incidents.counts, {"not consumed": 2})
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         lines = [line for line in self.lines() if "ingested" in line]
         self.assertEqual(lines, [f"Feed {ADDRESS}: message dropped, {ENVELOPE} cannot be ingested: ValueError('no')"])
 

@@ -1,5 +1,6 @@
 """A slow and obvious model of boards from KV8, KV7 and GTFS: each board is made from all rows. No caches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple
@@ -46,6 +47,24 @@ class LiveCall:
         return journey.operator, journey.level, journey.line, journey.number, self.day, self.order
 
 
+class Call(NamedTuple):
+    """What identifies a call: GTFS numbers the stops of a journey otherwise than KV8 and KV7."""
+
+    is_gtfs: bool
+    journey: tuple[str, str, str, str]
+    day: date
+    order: int
+
+
+class Row(NamedTuple):
+    """A departure or a last arrival. time: epoch seconds."""
+
+    time: float
+    call: Call
+    is_last: bool
+    departure: "Departure"
+
+
 class Departure(NamedTuple):
     """A departure as displayed."""
 
@@ -89,28 +108,41 @@ class Model:
 
     def board(self, code: str, now: float, horizon: float) -> list[Departure]:
         """Return the departures from a stop between now (epoch seconds) and the horizon (seconds)."""
-        rows: list[tuple[float, Departure]] = []
-        for row in self.live:
-            if row.code == code and row.order < len(row.journey.calls):
-                rows.append(self._live_row(row, now))
+        return sorted((row.departure for row in self.rows(code, now, horizon) if not row.is_last), key=str)
+
+    def place(self, codes: Sequence[str], now: float, horizon: float) -> list[Departure]:
+        """Return the departures from a place: a vehicle that calls at it twice in a row leaves at the second call."""
+        rows = [row for code in codes for row in self.rows(code, now, horizon)]
+        calls = {row.call for row in rows if row.departure.state != "cancelled"}
+        departures = [
+            row.departure
+            for row in rows
+            if not row.is_last and row.call._replace(order=row.call.order + 1) not in calls
+        ]
+        return sorted(departures, key=str)
+
+    def rows(self, code: str, now: float, horizon: float) -> list[Row]:
+        """Return the calls at a stop between now (epoch seconds) and the horizon (seconds)."""
+        rows = [self._live_row(row, now) for row in self.live if row.code == code]
         known = {row.key for row in self.live}
         for journey in self.kv7:
             for day in journey.days:
-                for order, (stop, time) in enumerate(journey.calls[:-1], 1):
+                for order, (stop, _) in enumerate(journey.calls, 1):
                     if stop == code and LiveCall(journey, day, order, code, 0, "").key not in known:
-                        rows.append(self._planned_row(journey, day, time, "kv7"))
+                        rows.append(self._planned_row(journey, day, order, "kv7"))
         for journey in self.gtfs:
             for day in journey.days:
-                for order, (stop, time) in enumerate(journey.calls[:-1], 1):
+                for order, (stop, _) in enumerate(journey.calls, 1):
                     is_here = stop == code and not self.is_planned(journey, day)
                     if is_here and not self.is_live(journey, day, code, order):
-                        rows.append(self._planned_row(journey, day, time, "gtfs"))
-        return sorted((row for time, row in rows if now - MINUTE < time <= now + horizon), key=str)
+                        rows.append(self._planned_row(journey, day, order, "gtfs"))
+        return [row for row in rows if now - MINUTE < row.time <= now + horizon]
 
-    def _planned_row(self, journey: Journey, day: date, time: int, provenance: str) -> tuple[float, Departure]:
-        at = moment(day, time)
+    def _planned_row(self, journey: Journey, day: date, order: int, provenance: str) -> Row:
+        at = moment(day, journey.calls[order - 1][1])
         names = f"Lijn {journey.line}", KV7_DESTINATION if provenance == "kv7" else journey.direction
-        return at, Departure(*names, local_timestamp(at), None, "planned", provenance)
+        departure = Departure(*names, local_timestamp(at), None, "planned", provenance)
+        return Row(at, _call(journey, day, order, provenance == "gtfs"), order == len(journey.calls), departure)
 
     def _names_of(self, row: LiveCall) -> tuple[str, str]:
         """Return the names of the line and the destination of a row of KV8, or its codes."""
@@ -125,7 +157,7 @@ class Model:
                 return line, other.direction
         return line, "D1"
 
-    def _live_row(self, row: LiveCall, now: float) -> tuple[float, Departure]:
+    def _live_row(self, row: LiveCall, now: float) -> Row:
         planned, expected = moments(row.day, row.planned, row.planned + row.delay, now - MINUTE)
         assert planned is not None
         assert expected is not None
@@ -135,8 +167,14 @@ class Model:
             state = "cancelled"
         names = self._names_of(row)
         expected_text = None if state == "cancelled" else local_timestamp(expected)
-        return expected, Departure(*names, local_timestamp(planned), expected_text, state, "kv8")
+        departure = Departure(*names, local_timestamp(planned), expected_text, state, "kv8")
+        call = _call(row.journey, row.day, row.order, is_gtfs=False)
+        return Row(expected, call, row.order == len(row.journey.calls), departure)
 
 
 def _names(journey: Journey) -> tuple[str, str]:
     return journey.operator, journey.line
+
+
+def _call(journey: Journey, day: date, order: int, is_gtfs: bool) -> Call:
+    return Call(is_gtfs, (journey.operator, journey.level, journey.line, journey.number), day, order)

@@ -95,6 +95,34 @@ class BoardOfPlaceTests(PlaceTestCase):
             ],
         )
 
+    def test_two_calls_in_a_row(self) -> None:
+        """A vehicle that calls at two stops in a row departs from the second, unless that call is cancelled."""
+        for journey, minutes in (("1", 5), ("2", 15), ("3", 25), ("4", 35)):
+            self.live(journey, minutes, UserStopOrderNumber="9", SideCode="A")
+        self.live("1", 7, OVERZIJDE, UserStopOrderNumber="10", SideCode="B")
+        self.live("2", 18, OVERZIJDE, UserStopOrderNumber="11")  # it calls elsewhere in between
+        self.live("3", 27, OVERZIJDE, UserStopOrderNumber="10", JourneyStopType="LAST")
+        self.live("4", 37, OVERZIJDE, UserStopOrderNumber="10", TripStopStatus="CANCEL")
+        self.assertEqual(self.minutes(f"/board/{PLACE}"), [7, 15, 18, 35, 37])
+        self.assertEqual(self.minutes(f"/board/{BRUG}"), [5, 15, 25, 35])
+        self.assertEqual(self.rows(f"/board/{PLACE}?limit=1", "platform"), ["B"])
+
+    def test_direction(self) -> None:
+        """The direction is named where a line has the same destination in both directions."""
+        self.live("1", 5)
+        self.live("2", 6, OVERZIJDE)
+        path = f"/board/{PLACE}?lang=en"
+        self.assertNotIn(b"direction 1", self.request(path, Accept="text/html").body)
+        self.live("3", 17, OVERZIJDE, LineDirection="2")
+        self.live("4", 18, OVERZIJDE, LineDirection="2", DestinationCode="D9")
+        page = html.document_fromstring(self.request(path, Accept="text/html").body.decode())
+        notes = [row.xpath("string(.//span[@class='note'])") for row in page.xpath("//tbody/tr")]
+        self.assertEqual(notes, ["direction 1", "direction 1", "direction 2", ""])
+        text = self.request(f"{path}&fields=destination", Accept="text/plain").body.decode().splitlines()
+        self.assertEqual(text[2:], ["Lindedorp via Brug (direction 2)", "D9"])
+        page = html.document_fromstring(self.request(f"/board/{OVERZIJDE}", Accept="text/html").body.decode())
+        self.assertEqual(page.xpath("//span[@class='note']"), [])  # the same departures, on the board of the stop
+
     def test_departures_equal_those_of_the_stops(self) -> None:
         """A departure has the same members as on the board of its stop, however old the data of other stops is."""
         self.live("1", 9)
@@ -137,6 +165,17 @@ class BoardOfPlaceTests(PlaceTestCase):
         self.assertEqual(self.stops(f"/board/{PLACE}")[0]["state"], "live")
         for path in ("/board/p", "/board/px", "/board/P30000001", f"/board/{PLACE},x"):
             self.assertEqual(self.request(path).status, 404, path)
+
+    def test_names_instead_of_codes(self) -> None:
+        """A path with words, which is a 404, names the places that may be meant, on a page as links."""
+        for words in ("linde%20markt", "lindemarkt", "Linde+Markt"):
+            (stop,) = self.stops(f"/board/{words}", 404)
+            self.assertIn(f"Bedoelde u: p{MARKT} Lindedorp, Linde Markt?", stop["words"], words)
+        response = self.request("/board/linde%20markt", Accept="text/html")
+        page = html.document_fromstring(response.body.decode())
+        self.assertEqual((response.status, page.xpath("//nav/a/@href")[0]), (404, f"/board/p{MARKT}"))
+        self.assertIn(b"Linde Markt", self.request("/board/lindemarkt", Accept="text/plain").body)
+        self.assertIn(b"No stop with the code 'xyzzy'", self.request("/board/xyzzy", Accept="text/html").body)
 
     def test_page_and_text(self) -> None:
         """A place has a page and lines of text, too."""
@@ -278,7 +317,7 @@ class DestinationTests(PlaceTestCase):
         for to in (MARKT, f"p{MARKT}", "linde%20markt", "LINDEMARKT%20lindedorp"):
             self.assertEqual(self.journeys(f"/board/{BRUG}?to={to}"), expected, to)
         self.assertEqual(self.minutes(f"/board/{MARKT}?to={OVERZIJDE}"), [11])  # another stop of the place
-        self.assertEqual(self.minutes(f"/board/{PLACE}?to={PLACE}"), [11])
+        self.assertEqual(self.minutes(f"/board/{PLACE}?to={PLACE}"), [])  # a journey within the place
         self.assertEqual(self.minutes(f"/board/{BRUG}?to=99"), [])
 
     def test_unknown_words(self) -> None:

@@ -71,6 +71,26 @@ class CallbackTests(WireTestCase):
         self.assertEqual(self.post(self.callback("1"), PEER_PATH).status, 403)
         self.assertEqual(offered, ["031102"])
 
+    def test_gateway_leaves_while_a_board_is_offered(self) -> None:
+        """A requested board is served, although the gateway closes its connection while another one is offered."""
+
+        @implementer(IPeers)
+        class SlowPeers:
+            def offer(self, board: Board) -> Deferred[OfferResult]:
+                return offer
+
+        offer: Deferred[OfferResult] = Deferred(lambda cancelled: self.fail("the offer was cancelled"))
+        self.gateway = Gateway(FakePoster(), self.clock, "gateway", peers=SlowPeers())
+        receiver = Callback(self.gateway, ["127.0.0.0/8"], self.clock.seconds, "openOV")
+        self.server = Server("", 0, RequestHandler, clock=self.clock, find_module=lambda segment: receiver)
+        board = self.gateway.board("031102")
+        body = write_dris_55([Board(code, (), self.clock.seconds()) for code in ("1", "031102")])
+        client = Client(self.server, LOCAL)
+        client.send(f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        self.assertNoResult(board)
+        client.leave()
+        self.assertEqual(self.successResultOf(board).code, "031102")
+
     def test_unsolicited(self) -> None:
         """A callback without a requested board is rejected with 403."""
         self.assertEqual(self.post(self.callback()).status, 403)

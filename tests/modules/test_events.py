@@ -13,6 +13,7 @@ from twisted.internet.task import Cooperator
 from govi_server.departures.board import Board
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.times import read_timestamp
+from govi_server.http.parameters import InvalidParameter
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
 from govi_server.modules.event_channel import AGE_TOLERANCE, RENDER_INTERVAL
 from govi_server.modules.events import BEAT_INTERVAL, CHECK_INTERVAL, Events
@@ -144,6 +145,28 @@ class EventsTests(LiveTestCase):
             self.assertEqual(self.events_of(second), [])
             blocked.callback(None)
             self.assertEqual(self.events_of(second), ["board"])
+
+    def test_board_fails_while_boards_are_checked(self) -> None:
+        """A first board that fails between two steps of a check does not end the checks."""
+        listener = self.listen()
+        self.events_of(listener)
+        self.at_a_time, self.pause = 1, 0.02
+        self.feed.runner._short = self.cooperator
+        self.patch(CooperativeRunner, "_fits", lambda runner, steps: False)
+        blocked: Deferred[None] = Deferred()
+
+        async def failing_display(*args: Any) -> None:
+            await blocked
+
+        with mock.patch.object(self.events._source, "display", failing_display):
+            failing = self.listen(f"/events/{CODE}?limit=1")
+        self.clock.advance(CHECK_INTERVAL)
+        self.clock.advance(self.pause)
+        blocked.errback(InvalidParameter("to must be a place"))
+        self.clock.pump([0.02] * 20)
+        self.assertEqual(failing.response().status, 400)
+        self.clock.pump([0.1] * round(2 * BEAT_INTERVAL / 0.1))
+        self.assertIn("beat", self.events_of(listener))
 
     def test_listener_joins_later(self) -> None:
         """A listener that joins later gets the current time and minutes, which never exceed what remains."""

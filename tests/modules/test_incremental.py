@@ -277,7 +277,7 @@ class IncrementalTests(LiveTestCase):
 
     def update_places(self) -> None:
         """Build an index of the current places."""
-        self.feed.places._not_before = 0.0
+        self.feed.places._pause = 0.0
         self.feed.places.index()
         self.clock.pump([0.0] * 20)
 

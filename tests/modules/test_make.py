@@ -43,16 +43,42 @@ class MakeTests(SynchronousTestCase):
     def test_board_has_the_chosen_options(self) -> None:
         """The address of the board has what the form selects, without its empty fields, and the board accepts it."""
         page = self.page(
-            f"stop={STATION}&stop=57330080&line=1&line=2&direction=&to=&after=4,0&limit=3&language=de&size=wall&lang=en"
+            f"stop={STATION}&stop=57330080&line=1&line=2&direction=&to=&after=4,0&limit=3&language=de&theme=paper&size=wall&lang=en"
         )
         (address,) = page.xpath("//iframe/@src")
         url = urlsplit(address)
         self.assertEqual(url.path, f"/board/{STATION},57330080")
-        expected = {"after": "4,0", "line": "1,2", "limit": "3", "lang": "de", "view": "wall"}
+        expected = {"after": "4,0", "line": "1,2", "limit": "3", "lang": "de", "theme": "paper", "view": "wall"}
         self.assertEqual(dict(parse_qsl(url.query)), expected)
         self.assertLessEqual(expected.keys(), set(BOARD_PARAMETERS))
         self.assertEqual(self.program.request(address, "text/html").status, 200)
         self.assertEqual(page.xpath("//input[@name='line'][@checked]/@value"), ["1", "2"])
+
+    def test_directions_are_named(self) -> None:
+        """A direction is named by its destinations, where stops are chosen."""
+        options = self.page("lang=en").xpath("//select[@name='direction']/option/text()")
+        self.assertEqual(options, ["both", "1", "2"])
+        both, first, second = self.page(f"stop={STATION}&lang=en").xpath("//select[@name='direction']/option/text()")
+        self.assertEqual((both, first[:3], second[:3]), ("both", "1: ", "2: "))
+        self.assertFalse({*first[3:].split(", ")} & {*second[3:].split(", ")} - {"…"})
+
+    def test_walking_times(self) -> None:
+        """Each of several stops has a field for its walking time; one that is given for all is in each of them."""
+        two = f"stop={STATION}&stop=57330080"
+        keys = f"after%20{STATION}", "after%2057330080"
+        for query, fields, expected in (
+            (f"stop={STATION}&after=4", ["4"], {"after": "4"}),
+            (two, ["", ""], {}),
+            (f"{two}&after=4", ["4", "4"], {"after": "4"}),
+            (f"{two}&after=4,6", ["4", "6"], {"after": "4,6"}),
+            (f"{two}&{keys[0]}=&{keys[1]}=6", ["", "6"], {"after": "0,6"}),
+            (f"stop=57330080&{keys[0]}=4&{keys[1]}=6", ["6"], {"after": "6"}),
+        ):
+            page = self.page(query)
+            self.assertEqual(page.xpath("//div[@id='walking']//input/@value"), fields, query)
+            (address,) = page.xpath("//iframe/@src")
+            self.assertEqual(dict(parse_qsl(urlsplit(address).query)), expected, query)
+        self.assertEqual(self.request(f"{two}&{keys[0]}=4,5").status, 400)
 
     def test_snippets_work(self) -> None:
         """The address of the text has lines that fit the sign; the one for Home Assistant has JSON."""
@@ -76,9 +102,23 @@ class MakeTests(SynchronousTestCase):
             page = self.page(f"stop={STATION}&origin={origin}")
             self.assertEqual(page.xpath("//section[@id='result']//p/a/text()"), [f"{expected}/board/{STATION}"])
 
+    def test_long_address_has_no_qr_code(self) -> None:
+        """A long address has no QR code, which would be unreadable, or impossible."""
+        for length, has_code in ((10, True), (500, False), (3000, False)):
+            page = self.page(f"stop={STATION}&line={'x' * length}")
+            self.assertEqual(bool(page.xpath("//figure//*[name()='svg']")), has_code, length)
+
     def test_invalid_requests(self) -> None:
         """Invalid fields are a 400 with a page; a longer path is a 404."""
-        for query in ("stop=x", "stop=1%22%3E", "after=x", f"stop={STATION}&after=1,2", "size=huge", "language=xx"):
+        for query in (
+            "stop=x",
+            "stop=1%22%3E",
+            "after=x",
+            f"stop={STATION}&after=1,2",
+            "size=huge",
+            "theme=x",
+            "language=xx",
+        ):
             response = self.request(query)
             self.assertEqual((response.status, response.headers.get_content_type()), (400, "text/html"), query)
         self.assertEqual(self.program.request("/make/x").status, 404)

@@ -4,17 +4,19 @@ import json
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, get_args
+from unittest import mock
 
 from lxml import html
 
 from govi_server.departures.places import Place
 from govi_server.departures.timing_point import wgs84
 from govi_server.kv78turbo.subscriber import State
+from govi_server.modules import front
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.docs import Documentation, openapi_modules
-from govi_server.modules.front import CHANGES_INTERVAL, Front
+from govi_server.modules.front import CHANGES_INTERVAL, MAX_CHANGED_STOPS, Front, latest_changes
 from govi_server.modules.kv55_feed import LICENSE, Kv55Feed
 from govi_server.modules.ovapi import ovapi_modules
 from govi_server.modules.places import Near, Places
@@ -331,6 +333,19 @@ class FrontTests(PagesTestCase):
         self.clock.advance(CHANGES_INTERVAL)
         self.assertEqual(self.page("/").xpath(links), ["/board/1", "/board/2"])
 
+    def test_changed_stops_are_found_in_steps(self) -> None:
+        """The stops that changed last are the same, however many steps it takes to find them."""
+        codes = [f"{n}" for n in range(10, 60)]
+        ingest(self.feed, kv.passtimes(*(row("1", 5, JourneyNumber=code, TimingPointCode=code) for code in codes)))
+        ingest(self.feed, kv.passtimes(row("1", 6, JourneyNumber="20", TimingPointCode="20")))
+        with mock.patch.object(front, "STEP_ITEMS", 7):
+            steps = latest_changes(self.feed)
+            for _ in range(8):
+                next(steps)
+            with self.assertRaises(StopIteration) as end:
+                next(steps)
+        self.assertEqual(end.exception.value, ["20", *codes[:-MAX_CHANGED_STOPS:-1]])
+
     def test_age_and_licence(self) -> None:
         """The page has the age of each operator's data, and the licence of the data."""
         ingest(self.feed, kv.passtimes({}, {"DataOwnerCode": "B"}))
@@ -339,6 +354,8 @@ class FrontTests(PagesTestCase):
         page = self.page("/?lang=en")
         rows = [" ".join(line.itertext()) for line in page.xpath("//tbody/tr")]
         self.assertEqual(rows, ["B 90 s ago outdated", "LIN 0 s ago up to date"])
+        (silent,) = page.xpath("//section[@aria-labelledby='disruptions']//li/text()")
+        self.assertTrue(silent.startswith("B: no live data since "), silent)
         self.assertEqual(page.xpath("//a[contains(@rel, 'license')]/@href"), [LICENSE])
         self.assertEqual(page.xpath("string(//span[@class='state good'])"), "Live data is coming in.")
         self.up("DOWN", last=self.clock.seconds() - 3 * 3600 - 1)
@@ -356,6 +373,17 @@ class FrontTests(PagesTestCase):
         self.assertEqual(page.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", page.text_content())
         self.assertEqual(page.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
+        self.assertEqual(page.xpath("//span[@class='state bad']"), [])
+
+    def test_unreachable_gateway(self) -> None:
+        """A gateway that could not be reached is marked, in every language, and others are not."""
+        sources = [SourceDescription(name, "govi", "http://licence/") for name in ("kv55", "other")]
+        module = Front(sources, None, "1", self.clock, lambda: ["other"])
+        for lang in LANGUAGES:
+            page = html.document_fromstring(front_page.page(module.content(), lang, {}, 0.0))
+            (dd,) = page.xpath("//span[@class='state bad']/..")
+            self.assertEqual(dd.getprevious().text_content(), "/other")
+            self.assertIn("504", dd.text_content())
 
 
 class SiriTests(PagesTestCase):

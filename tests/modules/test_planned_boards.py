@@ -88,8 +88,8 @@ def scenarios(draw: st.DrawFn) -> tuple[date, Model, list[str], list[float]]:
 def planning_of(planned: Sequence[Journey], first_day: date) -> Planning:
     """Return the planning of journeys."""
     builder = Builder(first_day)
-    for stop in (*STOPS, TERMINUS):
-        builder.add_stop(stop, f"Lindedorp, {stop}", "Lindedorp", "", "", (155_000, 463_000))
+    for stop, area in zip((*STOPS, TERMINUS), ("area:1", "area:1", "", ""), strict=True):
+        builder.add_stop(stop, f"Lindedorp, {stop}", "Lindedorp", area, "", (155_000, 463_000))
     for journey in planned:
         builder.add_line(PlannedLine(journey.operator, journey.line, f"Lijn {journey.line}", "", 3, "", ""))
         days = sum(1 << (day - first_day).days for day in journey.days)
@@ -112,7 +112,11 @@ class PlannedBoardTests(LiveTestCase):
 
     def board(self, code: str) -> list[Departure]:
         path = f"/board/{code}?horizon={HORIZON // MINUTE}&fields={','.join(Departure._fields)}"
-        response = self.request(path, Accept="application/json")
+        client = self.client()
+        client.get(path, Accept="application/json")
+        self.clock.pump([0.0] * 3)  # of a place, after the index of places has been built
+        response = client.response()
+        client.leave()
         (stop,) = json.loads(response.body)["stops"]
         return sorted((Departure(**departure) for departure in stop["departures"]), key=str)
 
@@ -219,3 +223,9 @@ class PlannedBoardTests(LiveTestCase):
     def check(self, model: Model) -> None:
         for code in (*STOPS, "30000004"):
             self.assertEqual(self.board(code), model.board(code, self.clock.seconds(), HORIZON), code)
+            self.board(f"p{code}")  # lets the index of places follow
+            board = self.board(f"p{code}")
+            assert self.feed.places.latest is not None
+            place = self.feed.places.latest.place(f"p{code}")
+            codes = (code,) if place is None else place.codes
+            self.assertEqual(board, model.place(codes, self.clock.seconds(), HORIZON), codes)

@@ -120,6 +120,13 @@ class AdminTests(OperationsTestCase):
             self.assertRegex(self.get(path).value(), b"(?s)^HTTP/1.[01] 200 .*Content-Type: " + content_type)
         self.assertRegex(self.get("/absent").value(), b"^HTTP/1.[01] 404 ")
 
+    def test_reloading_can_be_stopped(self) -> None:
+        """The status page reloads itself every ten seconds, unless the query says that it is still."""
+        for path, seconds in (("/status", "10"), ("/", "10"), ("/status?still", None), ("/?still", None)):
+            response = self.response(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            self.assertEqual((response.status, response.headers["Refresh"]), (200, seconds))
+            self.assertEqual(b'<a href="?still">' in response.body, seconds is not None)
+
     def test_bodies_are_not_held(self) -> None:
         """A body is discarded; a connection that ends amid it leaves nothing to the garbage collector."""
         readiness = Readiness(self.components, "", self.clock)

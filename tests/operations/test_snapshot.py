@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from unittest import mock
 
 import msgspec
 from twisted.internet.task import Clock
@@ -120,6 +121,26 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(program.feed.passtimes.last_heard, self.program.feed.passtimes.last_heard)
         self.assertEqual(program.feed.timetable.n_planned, 1)
 
+    def test_requests_wait_meanwhile(self) -> None:
+        """Requests wait from the start until the snapshot is restored, damaged or not, or the program stops."""
+        self.save()
+        content = self.path.read_bytes()
+        for stored in (content, content[:-9]):
+            self.path.write_bytes(stored)
+            program = self.make_program()
+            snapshots = self.make_snapshots(program)
+            snapshots.startService()
+            self.assertTrue(program.feed.restoration.is_running)
+            self.clock.pump([0.01] * 100)
+            self.assertFalse(program.feed.restoration.is_running)
+            snapshots.stopService()
+        self.path.write_bytes(content)
+        program = self.make_program()
+        snapshots = self.make_snapshots(program)
+        snapshots.startService()
+        snapshots.stopService()
+        self.assertFalse(program.feed.restoration.is_running)
+
     def test_newer_content_is_kept(self) -> None:
         """Boards and names that arrived since the start are not replaced by those of the snapshot."""
         self.save()
@@ -207,6 +228,18 @@ class SnapshotTests(SynchronousTestCase):
         folder.rmdir()
         snapshots.stopService()
         self.assertEqual(snapshots.incidents.counts, {"unwritable": 2})
+
+    def test_unexpected_exception_does_not_end_saving(self) -> None:
+        """A snapshot that fails for an unknown reason is logged; the next attempt is made on time."""
+        self.fill()
+        snapshots = self.start(self.program)
+        self.addCleanup(snapshots.stopService)
+        with mock.patch.object(BoardCache, "boards", side_effect=ZeroDivisionError):
+            self.clock.pump([60, *[0.01] * 100])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertFalse(self.path.exists())
+        self.clock.pump([60, *[0.01] * 100])
+        self.assertTrue(self.path.exists())
 
     def test_impossible_file_fails_startup(self) -> None:
         """The program does not start if the snapshot's directory does not exist, or its file is a directory."""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.departures.timing_point import TimingPoint
 from govi_server.planning import gtfs, layout
 from govi_server.planning.gtfs import Gtfs, InvalidGtfs
 from govi_server.planning.planning import PlannedLine, Planning, StopUsage, transport_type
@@ -41,6 +42,11 @@ STOPS: list[Row] = [
 CALLS = [call(TRIP, "30000001", "23:58:00", 3, "23:59:30"), call(TRIP, "30000002", "24:10:00", 7)]
 
 
+def points(file: Planning) -> list[TimingPoint]:
+    """Return all stops."""
+    return [point for code in file.codes() if (point := file.timing_point(code)) is not None]
+
+
 class CompilerTests(SynchronousTestCase):
     """compile_file() and Planning."""
 
@@ -58,7 +64,7 @@ class CompilerTests(SynchronousTestCase):
         assert point is not None
         self.assertEqual((point.name, point.town, point.stop_area), ("Lindedorp, Brug", "Lindedorp", "area:1"))
         self.assertEqual((point.x, point.y), (155_000, 463_000))
-        self.assertEqual(file.stop_areas(), {"area:1": "Lindedorp, Brug"})
+        self.assertEqual((list(file.areas()), file.area_name("area:1")), (["area:1"], "Lindedorp, Brug"))
         self.assertEqual(file.usage("30000001"), StopUsage(("BUS",), 7))
         self.assertEqual(file.usage("30000002"), StopUsage(("BUS",), 0))
         self.assertEqual(list(file.codes()), ["30000001", "30000002"])
@@ -75,10 +81,10 @@ class CompilerTests(SynchronousTestCase):
             self.directory, {**tables(), "stops.txt": stops, "stop_times.txt": _calls("031102", "NL:7")}
         )
         file = Planning.open(path)
-        self.assertEqual([point.name for point in file.timing_points(0, 9).values()], ["C", "B", "A"])
+        self.assertEqual([point.name for point in points(file)], ["C", "B", "A"])
         self.assertEqual(list(file.codes()), ["0", "31102", "031102"])
         self.assertEqual(result.rejected, {"stop without a TimingPointCode": 1})
-        self.assertFalse(any(point.has_position for point in file.timing_points(0, 9).values()))
+        self.assertFalse(any(point.has_position for point in points(file)))
 
     def test_neighbours(self) -> None:
         """The nearest codes of as many digits are neighbours."""
@@ -177,7 +183,7 @@ class CompilerTests(SynchronousTestCase):
         """Fields may be quoted; columns are in any order; there may be a BOM, CRLF and a last row that is short."""
         stops = '\ufeffx,stop_lon,stop_lat,"stop_name",stop_id\r\n1,5,52,"A ""b"", c",30000001\r\n,,,"D\nE",30000002'
         _, path = compiled(self.directory, {**tables(), "stops.txt": stops})
-        names = [point.name for point in Planning.open(path).timing_points(0, 9).values()]
+        names = [point.name for point in points(Planning.open(path))]
         self.assertEqual(names[0], 'A "b", c')
         self.assertEqual(len(names), 2)
 
@@ -245,6 +251,9 @@ class CompilerTests(SynchronousTestCase):
         """A file that unpacks to more than its tables may have, in bytes or rows, is refused."""
         self.patch(gtfs, "MAX_TABLE_BYTES", 1000)
         self.assertEqual(self.refusal({**tables(), "routes.txt": "\n" * 1001}), "routes.txt: larger than 1000 bytes")
+        (self.directory / "stops.txt").write_bytes(b"stop_id" + b"\n" * 1001)  # a directory states no sizes
+        rows = Gtfs(self.directory).rows("stops.txt", ("stop_id",))
+        self.assertEqual(str(self.assertRaises(InvalidGtfs, list, rows)), "stops.txt: larger than 1000 bytes")
         self.patch(gtfs, "MAX_TABLE_BYTES", 1 << 20)
         many = tables(routes=[{}] * 1001)
         self.assertEqual(self.refusal(many), "routes.txt: more than 1000 rows")
@@ -344,7 +353,7 @@ class LayoutTests(SynchronousTestCase):
         Planning(memoryview(content))
         for size in (*range(0, 200, 7), len(content) // 2, len(content) - 9):
             self.assertRaises(layout.BrokenFile, Planning, memoryview(content[:size]))
-        self.assertRaises(layout.BrokenFile, Planning, memoryview(b"govi-planning 2\n" + content[16:]))
+        self.assertRaises(layout.BrokenFile, Planning, memoryview(b"govi-planning 1\n" + content[16:]))
         path.write_bytes(b"")
         self.assertRaises(layout.BrokenFile, Planning.open, path)
 

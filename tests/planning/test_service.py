@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from datetime import date, timedelta
+from errno import EAGAIN
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.planning.compiler import Result, compile_file
+from govi_server.planning.compiling import compile_in_child
 from govi_server.planning.download import DownloadError, IndexedFile, Validators, read_index
 from govi_server.planning.gtfs import InvalidGtfs
 from govi_server.planning.planning import Planning
@@ -99,6 +101,22 @@ class ServiceTestCase(SynchronousTestCase):
         self.addCleanup(service.stopService)
         self.clock.advance(0)
         return service
+
+
+class CompilingTests(SynchronousTestCase):
+    """The child process."""
+
+    def test_no_process_can_be_started(self) -> None:
+        """An error of the system is reported, and no timeout is left."""
+        clock: Any = Clock()
+
+        def spawn(*_: object, **__: object) -> None:
+            raise OSError(EAGAIN, "Resource temporarily unavailable")
+
+        clock.spawnProcess = spawn
+        compiling = compile_in_child(clock, Path("a.zip"), "a", None, Path("b"), TODAY, (1, 1))
+        self.failureResultOf(Deferred.fromCoroutine(compiling), OSError)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class _Log:

@@ -55,6 +55,16 @@ class GarbageCollectionTests(SynchronousTestCase):
         gc.collect()
         self.assertFalse(self.is_visited(things[0]))
 
+    def test_full_collections_are_early(self) -> None:
+        """A full collection begins as soon as it would freeze what survives it, after those of younger objects."""
+        self.clock.advance(0)
+        self.patch(garbage_collection, "MIN_SURVIVORS", MIN_SURVIVORS)
+        things = [Thing() for _ in range(2 * MIN_SURVIVORS)]
+        gc.collect(1)
+        self.assertTrue(self.is_visited(things[0]))
+        self.clock.advance(0)
+        self.assertFalse(self.is_visited(things[0]))
+
     def test_unused_cycles_are_freed(self) -> None:
         """A cycle is freed by the next collection, or at 04:00 if it was frozen when it was used, every day."""
         young = Thing()

@@ -131,6 +131,16 @@ class LogFileTests(SynchronousTestCase):
             log.write(f"{letter}\n")
         self.assertEqual(self.contents(), {"x.log": "d\n", "x.log.1": "c\n", "x.log.2": "b\n", "x.log.gz": ""})
 
+    def test_files_of_other_programs_remain(self) -> None:
+        """Files that another program has renamed are neither renamed nor removed, and do not prevent the rotation."""
+        others = {"x.log.20260101": "", "x.log.01": "", "x.log.0": "", "x.log.\u0663": ""}
+        for name in others:
+            (self.directory / name).touch()
+        log = self.open(2, 2)
+        for letter in "ab":
+            log.write(f"{letter}\n")
+        self.assertEqual(self.contents(), {"x.log": "b\n", "x.log.1": "a\n", **others})
+
     def test_file_that_cannot_be_renamed_is_continued(self) -> None:
         """A full file that cannot be renamed is continued."""
         log = self.open(2, 2)

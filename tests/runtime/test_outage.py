@@ -43,3 +43,16 @@ class OutageTests(SynchronousTestCase):
         self.outage.begin("still down")
         self.outage.end("over after {seconds} s")
         self.assertEqual(self.lines()[2:], ["still down", "over after 60.0 s"])
+
+    def test_several_outages(self) -> None:
+        """Several outages in a minute may be logged; of more, only those that last are."""
+        self.outage = Outage(Logger(observer=self.events), self.clock, 2)
+        for _ in range(4):
+            self.outage.begin("down")
+            self.clock.advance(1)
+            self.outage.end("over after {seconds} s")
+        self.assertEqual(self.lines(), ["down", "over after 1.0 s"] * 2)
+        self.outage.begin("down")
+        self.clock.advance(WARNING_INTERVAL)
+        self.outage.begin("still down")
+        self.assertEqual(self.lines()[4:], ["still down"])

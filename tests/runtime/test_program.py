@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.application.service import Application
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
@@ -64,8 +64,10 @@ class ProgramTests(SynchronousTestCase):
         program = self.start(None)
         os.kill(os.getpid(), signal.SIGHUP)
         program.logs += [Log("a"), Log("b")]
-        os.kill(os.getpid(), signal.SIGHUP)
+        with capturedLogs() as events:
+            os.kill(os.getpid(), signal.SIGHUP)
         self.assertEqual(reopened, ["a", "b"])
+        self.assertEqual([formatEvent(event) for event in events], ["Log file cannot be reopened: full"] * 2)
 
     def test_sigusr1_rotates_the_file(self) -> None:
         """SIGUSR1 rotates twistd's log."""

@@ -76,6 +76,7 @@ class ConnectionTests(SynchronousTestCase):
             (b"*99999999\r\n", "reply too long"),
             (b"*1\r\n*1\r\n%12345\r\n", "reply too long"),
             (b"$5000000\r\n" + b"x" * (MAX_REPLY_BYTES // 4) * 6, "reply too long"),
+            (b"%1\r\n*0\r\n+x\r\n", "invalid reply: unhashable type: 'list'"),
             (b"+OK\r\n+OK\r\n", "reply without a command"),
         ]:
             self.setUp()
@@ -85,6 +86,12 @@ class ConnectionTests(SynchronousTestCase):
             self.assertEqual(self.lost(), reason)
             if b"OK" not in data:
                 self.failureResultOf(command, EngineUnavailable)
+
+    def test_invalid_messages(self) -> None:
+        """A message whose channel or content is no text is ignored."""
+        command = self.connection.command("PING")
+        self.connection.dataReceived(b">3\r\n+message\r\n*0\r\n+x\r\n>3\r\n+message\r\n+c\r\n:1\r\n>0\r\n+PONG\r\n")
+        self.assertEqual((self.successResultOf(command), self.messages), (b"PONG", []))
 
     def test_commands_that_wait_are_bounded(self) -> None:
         """Commands beyond MAX_UNANSWERED_BYTES fail at once."""

@@ -1,6 +1,6 @@
 """Tests of sharing.source, sharing.boards and sharing.peers: several nodes with one engine in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 
 from hypothesis import given
@@ -34,7 +34,7 @@ NODES = b"govi-cache:kv55:nodes"
 class Node:
     """A node with a source that the test controls."""
 
-    def __init__(self, engine: FakeEngine, name: str, prefix: str = "govi-cache") -> None:
+    def __init__(self, engine: FakeEngine, name: str, prefix: str = "govi-cache", known: Sequence[str] = ()) -> None:
         clock = engine.clock
         self.engine = engine.node()
         self.boards = SharedBoards(self.engine, "kv55", prefix, clock, name)
@@ -43,7 +43,8 @@ class Node:
         self.shared = SharedSource(self.source, self.boards, clock, runner, 60.0, DEADLINE)
         self.posters: dict[str, FakePoster] = {}
         self.address: tuple[str, int] | None = ("0.0.0.0", 8000 + int(name))
-        self.peers = Peers(self.boards, clock, lambda: self.address, [ip_network("127.0.0.0/8")], self._make_poster)
+        networks = [ip_network("127.0.0.0/8")]
+        self.peers = Peers(self.boards, clock, lambda: self.address, networks, self._make_poster, known)
         self.late: list[Board] = []
         self.shared.listen(self.late.append)
         for service in (self.engine, self.peers, self.shared):
@@ -416,6 +417,17 @@ class PeersTests(SharingTestCase):
             self.engine.model.call(b"ZADD", NODES, b"%d" % self.clock.seconds(), address)
         self.pass_time(10)
         self.assertEqual(self.nodes[0].peers.urls, self.urls[1:])
+
+    def test_listed_nodes(self) -> None:
+        """Nodes of the configuration are known before the engine is reached, if they are allowed."""
+        listed = ("127.0.0.1:8000", "192.0.2.1:80", "127.0.0.1:8003")
+        node = Node(self.engine, "3", known=listed)
+        self.nodes.append(node)
+        self.assertIn(self.urls[0], node.peers.urls)
+        self.assertNotIn(self.urls[1], node.peers.urls)
+        self.assertEqual([url for url in node.peers.urls if "192.0.2.1" in url or ":8003" in url], [])
+        self.pass_time(0.1)
+        self.assertEqual(sorted(node.peers.urls), self.urls)
 
     def test_without_an_engine(self) -> None:
         """A board that the engine does not know is posted once to each other node, one of which may accept it."""

@@ -143,8 +143,9 @@ class FeedOracle(Oracle):
         if "planned" not in shown.states or shown.is_live:
             self.found(f"{what}: has {shown}, which the feed has not sent for {code}")
         for row in rows:
-            # GTFS does not have the order of KV8: a row at a stop of its own line is taken for the call there.
-            if row.code == code or (row.code in ROUTES[row.line] and not is_named):
+            # GTFS does not have the order of KV8: a row at a stop of its own line is taken for the call there; and the
+            # call that has moved elsewhere is still among those of its journey and line.
+            if row.code == code or (not is_named and (row.code in ROUTES[row.line] or shown.journey is not None)):
                 return
             if self.now - model.changed[row.code] > settled and model.heard[row.key] > model.killed_at:
                 self.found(f"{what}: has {shown} as planned, though it has moved: {row}")

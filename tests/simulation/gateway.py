@@ -252,7 +252,8 @@ class Gateway:
             question.node.epoch,
         )  # fmt: skip
         self.answers[serial] = answer
-        if kind in ("foreign", "broken") or not self.world.is_current(question.epoch):  # may end any question for the stop
+        if kind in ("foreign", "broken") or not self.world.is_current(question.epoch):
+            # It may end any question for the stop.
             for other in self.questions.get(stop, ()):
                 other.ended_at = other.ended_at or self.world.scheduler.now
         if asked:

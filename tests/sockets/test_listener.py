@@ -4,6 +4,8 @@ from errno import EADDRINUSE
 from socket import socket, socketpair
 from typing import Any, cast
 
+from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import Clock
@@ -12,8 +14,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 
 from govi_server.errors import StartupError
-from govi_server.sockets.listener import MAX_ACCEPT_DELAY, READ_BYTES, Listener, server_service
+from govi_server.sockets.listener import Listener, report_address, server_service
 from govi_server.sockets.poller import Poller
+from govi_server.sockets.ports import MAX_ACCEPT_DELAY, READ_BYTES
 from tests.client import WireTestCase
 
 
@@ -62,6 +65,21 @@ class ListenerTests(WireTestCase):
         self.assertEqual(schemes, ["http"])
         self.assertEqual([formatEvent(event).partition(" on ")[0] for event in events], ["Listening", "Listening"])
 
+    def test_each_address_is_logged_once(self) -> None:
+        """The line of an address has its scheme, if it is https, and the URL that people may open."""
+        address = IPv4Address("TCP", "0.0.0.0", 8443)
+        tls = SSL4ServerEndpoint(MemoryReactorClock(), 8443, None)
+        with capturedLogs() as events:
+            report_address(address, tls, "test", lambda address, scheme: f"{scheme}://localhost:8443/")
+            report_address(address, tls, "test", lambda address, scheme: None)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "Listening on https://0.0.0.0:8443 for test: https://localhost:8443/",
+                "Listening on https://0.0.0.0:8443 for test",
+            ],
+        )
+
     def test_stops_listening_before_draining(self) -> None:
         """The services stop listening first, and have stopped when the last connection is closed."""
         services = server_service(MemoryReactorClock(), "--listen", ["tcp:8080"], self.server)
@@ -82,7 +100,7 @@ class ListenerTests(WireTestCase):
         port = Port(8080, ServerFactory(), reactor=reactor)
         port.socket = socket()
         self.addCleanup(port.socket.close)
-        listener._prepare(port)
+        listener.prepare(port)
         return port
 
     def test_connections_wait_for_those_that_are_ready(self) -> None:

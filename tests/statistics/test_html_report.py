@@ -7,6 +7,7 @@ from lxml import etree
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.statistics.html_report import page
+from govi_server.statistics.report import verdict
 from govi_server.statistics.summary import LogSummary
 from tests.statistics.logs import NOW, line, request, summarize
 
@@ -106,6 +107,17 @@ class PageTests(SynchronousTestCase):
         summary = summarize(*(line(request(), time=(start + timedelta(hours=n)).isoformat()) for n in range(60)))
         labels = [label.text for label in plot(page(summary, NOW), "Hit ratio").iter("text")]
         self.assertEqual(labels[3:], ["Sun 25", "12:00", "Mon 26", "12:00", "Tue 27"])
+
+    def test_verdict_and_explanations(self) -> None:
+        """The page begins with the verdict of the text report, and says what the names in its tables mean."""
+        summary = three_days()
+        header, *_ = tree(page(summary, NOW)).iter("header")
+        self.assertEqual(header.findall("p")[1].text, verdict(summary))
+        self.assertIn("Many failures", verdict(summary))
+        body = tree(page(summary, NOW))
+        names = {name for node in body.iterfind("dl/dt") for name in (node.text or "").split(", ")}
+        heads = {head.text for head in body.iterfind("div/table/thead/tr/th") if head.text}
+        self.assertLessEqual(heads - {"max", "mean"}, names)
 
     def test_bad_lines_are_counted(self) -> None:
         """The totals include the number of bad lines, if any."""

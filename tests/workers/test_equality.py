@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -127,6 +127,7 @@ class EqualityTests(SynchronousTestCase):
         self.assertEqual(names - items - connection - evaluated - preflight - set(SELECTING_FIELDS), set())
 
     @given(st.lists(st.tuples(_METHODS, _PATHS, _FIELDS, st.sampled_from((0.0, 0.3, 2.0, 40.0))), max_size=6))
+    @example([("GET", "/board/57330430", "", pause) for pause in (40.0, 40.0, 2.0, 0.0)])  # stale from the third on
     @settings(deadline=None)
     def test_any_requests(self, requests: list[tuple[str, str, str, float]]) -> None:
         """Responses to any sequence of requests for a gateway's board are the same at any time."""

@@ -77,6 +77,8 @@ class Endpoint:
         self.stopped: list[int] = []
         self.is_renewed = False
 
+    uses_tls = False
+
     def socket(self, worker: int) -> int:
         return 100
 
@@ -153,6 +155,15 @@ class WorkerPoolTests(SynchronousTestCase):
         self.assertEqual({assignment.upstream for assignment in assignments}, {str(self.directory / "http")})
         self.assertEqual(self.directory.stat().st_mode & 0o777, 0o700)
         self.assertEqual(self.first.command[1:], ["-P", "-m", "govi_server.workers", "1"])
+
+    def test_option_for_tls(self) -> None:
+        """A worker with an endpoint for TLS is started with an option, without which it cannot load OpenSSL."""
+        endpoint = Endpoint()
+        endpoint.uses_tls = True
+        self.pool.endpoints = [cast(SharedEndpoint, Endpoint()), cast(SharedEndpoint, endpoint)]
+        self.first.end(9)
+        self.reactor.advance(1)
+        self.assertEqual(self.reactor.processes[-1].command[1:], ["-P", "-m", "govi_server.workers", "1", "--tls"])
 
     def test_figures_are_added(self) -> None:
         """The figures of the workers that serve clients are added."""

@@ -11,16 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.runtime.ordered_services import OrderedMultiService
 from govi_server.settings import AccessSettings, ServerSettings
-from govi_server.sockets.endpoints import AdoptedEndpoint, ProxyEndpoint
-from govi_server.sockets.listener import PortService
+from govi_server.sockets.ports import PortService
+from govi_server.sockets.proxy_protocol import ProxyEndpoint
+from govi_server.sockets.systemd import AdoptedEndpoint
 from govi_server.workers.listening import SharedEndpoint
 from govi_server.workers.messages import Assignment
-from govi_server.workers.process import (
-    TLSEndpoint,
-    certificate_options,
-    renew_certificates,
-    server_endpoint,
-)
+from govi_server.workers.process import server_endpoint
+from govi_server.workers.tls import TLSEndpoint, certificate_options, renew_certificates
 from tests.integration.test_kv55 import make_certificate
 
 

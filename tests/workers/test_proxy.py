@@ -4,6 +4,9 @@ import gc
 import weakref
 from typing import Any, cast
 
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from govi_server.http.client_limits import ClientLimits
@@ -187,6 +190,23 @@ class CollapsingTests(WorkerCase):
         third.get(STOP)
         self.turn()
         self.assertEqual(len(hanging.protocols), 2)
+
+    def test_deadline_while_connecting(self) -> None:
+        """A main process that does not accept connections costs a client as long, with the same response."""
+
+        def connect(_: object) -> Deferred[Any]:  # fails as Twisted's endpoints do when it is cancelled
+            return Deferred(lambda connecting: connecting.errback(ConnectingCancelledError(UNIXAddress(""))))
+
+        self.patch(self.program.address, "connect", connect)
+        client, other = self.client(), self.client()
+        client.get(STOP)
+        other.get("/kv55/57330080")
+        other.leave()
+        self.clock.advance(13)
+        self.turn()
+        response = client.response()
+        self.assertEqual((response.status, response.headers["Retry-After"]), (504, "5"))
+        self.assertEqual(len(self.program.proxy._requests), 0)
 
 
 class ChargeTests(WorkerCase):

@@ -1,6 +1,7 @@
 """Tests of event streams through a worker."""
 
 from twisted.application.service import IService
+from twisted.internet.protocol import Protocol, ServerFactory
 
 from govi_server.http import event_listeners
 from tests.client import Client
@@ -55,6 +56,25 @@ class RelayedStreamTests(WorkerCase):
         beat = self.listen(last_event_id=latest).received().partition(b"\r\n\r\n")[2]
         self.assertEqual(beat, b"retry: 4000\n:\nevent: beat\ndata:\n\n")
         self.assertIn(b"event: board\n", self.listen(last_event_id="old").received())
+
+    def test_events_that_arrive_together(self) -> None:
+        """Events that a busy worker receives at once do not end the stream before its client has joined."""
+
+        class TwoEvents(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.write(b"HTTP/1.1 200 Ok\r\n\r\nid: 1\ndata: a\n\nid: 2\ndata: b\n\n")
+
+        server: ServerFactory[Protocol] = ServerFactory()
+        server.protocol = TwoEvents
+        self.program.address.server = server
+        client = self.listen()
+        self.assertTrue(client.received().endswith(b"id: 2\ndata: b\n\n"))
+        (connection,) = self.program.address.connections
+        self.assertFalse(connection.is_closed)
+        client.leave()
+        self.program.turn()
+        self.assertTrue(connection.is_closed)
 
     def test_beats(self) -> None:
         """Beats of the main process are relayed."""

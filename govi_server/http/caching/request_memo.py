@@ -128,13 +128,18 @@ class RequestMemo:
 
     The parsed meaning saves parsing and dispatch: 9 us instead of 65 for a board of the gateway, in process. The
     serialized response saves the module's look-up and formatting the head: 2.2 us instead of 9. Entries need at most
-    max_bytes; the least recently used is evicted. Nothing invalidates the parsed meaning, because it depends on the
-    header section alone. A serialized response becomes invalid when its board is replaced or evicted, when its Age or
-    ttl changes, and after MAX_SECONDS.
+    max_bytes; the least recently used is evicted. The parsed meaning depends on the header section, and on which
+    proxies name clients: when these change, clear() removes all entries. A serialized response becomes invalid when
+    its board is replaced or evicted, when its Age or ttl changes, and after MAX_SECONDS.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self._entries: BoundedMemory[MemoEntry] = BoundedMemory(max_bytes)
+        self._max_bytes = max_bytes
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        self._entries: BoundedMemory[MemoEntry] = BoundedMemory(self._max_bytes)
         self.get: Callable[[bytes], MemoEntry | None] = self._entries.get
         """Returns the entry of a header section; None if it is unknown. Not a method, for speed."""
 

@@ -22,9 +22,11 @@ minute."""
 MIN_ENTRY_BYTES = 6 << 10
 """Smaller bodies count as this size: a response needs some memory besides its body."""
 
-# Seconds for which a response is stored. A stale response states its age in seconds. A response that had to wait is
-# not stored, because the next one is a hit.
-_LIFETIMES: dict[CacheResult, float] = {"hit": MAX_AGE, "stale": 1.0}
+STALE_SECONDS = 1
+"""Seconds for which a stale response is sent again: it states its age, and a fresh board is expected."""
+
+# Seconds for which a response is stored. One that had to wait is not stored, because the next one is a hit.
+_LIFETIMES: dict[CacheResult, float] = {"hit": MAX_AGE, "stale": STALE_SECONDS}
 
 
 MakeResponse = Callable[[int, Validity | None], CachedResponse]

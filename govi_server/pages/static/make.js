@@ -19,13 +19,19 @@
       if (!response.ok) return;  // a field is incomplete
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       history.replaceState(null, "", `/make?${String(new URLSearchParams(fields.filter(([name]) => name !== "origin")))}`);
-      for (const id of ["stops", "lines", "result"]) {
+      const found = document.getElementById("found-status"), text = page.getElementById("found-status").textContent;
+      if (found.textContent !== text) found.textContent = text;
+      for (const id of ["stops", "lines", "directions", "walking", "result"]) {
         const old = document.getElementById(id), part = page.getElementById(id);
-        if (!part || old.innerHTML === part.innerHTML) continue;
+        // What was ticked or typed does not change the texts of the form.
+        if (!part || (id === "result" ? old.innerHTML === part.innerHTML : old.textContent === part.textContent)) continue;
         const { name, value } = document.activeElement;
         const hadFocus = old.contains(document.activeElement);
         old.replaceWith(part);
         if (hadFocus) [...part.querySelectorAll("input")].find((input) => input.name === name && input.value === value)?.focus();
+        if (id !== "result") continue;
+        const texts = [...part.querySelectorAll("h2, p > a, :scope > .soft")].map((node) => node.textContent);
+        document.getElementById("news").textContent = texts.join(": ");
       }
     } catch (error) {
       if (error.name !== "AbortError") throw error;

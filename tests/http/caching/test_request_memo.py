@@ -527,6 +527,17 @@ class FastPathTests(SynchronousTestCase):
         statuses = [client.response().status for client in self.world.clients]
         self.assertEqual(statuses, [200, 200, 200, 429, 429])
 
+    def test_proxy_that_is_added_names_clients(self) -> None:
+        """After a proxy was added, a stored request is charged to the client that the proxy names."""
+        proxy, section = "198.51.100.7", header_section(PATHS[0], "X-Forwarded-For: 203.0.113.9")
+        self.world.server.access.change_limits(AccessSettings())
+        self.assertEqual(self.count_parsed(section, section, host=proxy), 1)
+        limits = AccessSettings(rate=1, burst=2, proxies=(f"{proxy}/32",))
+        self.world.server.access.change_limits(limits)
+        self.count_parsed(*[section] * 3, header_section(PATHS[0], "X-Forwarded-For: 203.0.113.10"), host=proxy)
+        statuses = [client.response().status for client in self.world.clients[2:]]
+        self.assertEqual(statuses, [200, 200, 429, 200])
+
     def test_cached_response_costs_one(self) -> None:
         """A request for several stops is charged for each of them, but for one if its response is cached."""
         module = BoardPages(CacheDisplays(self.world.cache, self.world.clock), self.world.clock)

@@ -1,4 +1,4 @@
-"""Parsing of endpoints, and sockets that systemd holds."""
+"""Sockets that systemd holds."""
 
 import os
 import socket
@@ -13,14 +13,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.sockets import endpoints
-from govi_server.sockets.endpoints import (
-    AdoptedEndpoint,
-    InheritedSocket,
-    ProxyEndpoint,
-    inherited_sockets,
-    parse_endpoint,
-)
-from govi_server.sockets.proxy_protocol import ProxyFactory
+from govi_server.sockets.endpoints import parse_endpoint
+from govi_server.sockets.proxy_protocol import ProxyEndpoint, ProxyFactory
+from govi_server.sockets.systemd import AdoptedEndpoint, InheritedSocket, inherited_sockets
 
 
 class InheritedSocketsTests(SynchronousTestCase):
