@@ -143,7 +143,7 @@ class FeedOracle(Oracle):
         if "planned" not in shown.states or shown.is_live:
             self.found(f"{what}: has {shown}, which the feed has not sent for {code}")
         for row in rows:
-            # GTFS does not have the order of KV8: a row at a stop of its own line is taken for the call there; and the
+            # GTFS does not have the order of KV8: a row at a stop of its own line is taken for the call there, and a
             # call that has moved elsewhere is still among those of its journey and line.
             if row.code == code or (not is_named and (row.code in ROUTES[row.line] or shown.journey is not None)):
                 return
