@@ -1,6 +1,8 @@
 """One connection to the server, in memory."""
 
 import doctest
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -603,30 +605,58 @@ class StatisticsTests(WireTestCase):
         self.assertEqual(len(self.statistics[0].requests[0].exchange.path or ""), 200)
 
 
+PIECES = st.lists(
+    st.one_of(
+        st.binary(max_size=40),
+        st.sampled_from(
+            [
+                b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET /parrot/defer HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n",
+                b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+                b"3\r\nabc\r\n",
+                b"0\r\n\r\n",
+                b"\r\n",
+                b"\n",
+            ]
+        ),
+    ),
+    max_size=12,
+)
+"""What a client may send."""
+
+
 class AnyInputTests(WireTestCase):
     """Arbitrary input."""
 
+    def responses(self, pieces: Iterable[bytes]) -> tuple[bytes, bool]:
+        """Return the bytes that a client receives that sends pieces, and whether it is disconnected."""
+        clock = Clock()
+        clock.advance(NOW)
+        client = Client(Server("", 0, RequestHandler, clock=clock, find_module={"parrot": self.parrot}.__getitem__))
+        for piece in pieces:
+            if not client.closed:
+                client.send(piece)
+        for _ in range(20):  # until all that waits has its turn
+            while self.parrot.waiting:
+                self.parrot.waiting.pop(0).callback("")
+            clock.advance(0)
+        received = client.received(), client.closed
+        client.leave()
+        return received
+
+    @settings(deadline=None, max_examples=50)
+    @given(PIECES, st.lists(st.integers(1, 60), max_size=30))
+    def test_responses_are_independent_of_cuts(self, pieces: list[bytes], sizes: list[int]) -> None:
+        """The same bytes get the same responses, wherever the network cuts them."""
+        data = b"".join(pieces)
+        ends = [0, *(end for end in accumulate(sizes) if end < len(data)), len(data)]
+        expected = self.responses([data])
+        self.assertEqual(self.responses(data[start:end] for start, end in pairwise(ends)), expected)
+        self.assertEqual(self.responses(data[n : n + 1] for n in range(len(data))), expected)
+
     @settings(deadline=None)
-    @given(
-        st.lists(
-            st.one_of(
-                st.binary(max_size=40),
-                st.sampled_from(
-                    [
-                        b"GET /parrot/text/a HTTP/1.1\r\nHost: x\r\n\r\n",
-                        b"GET /parrot/defer HTTP/1.1\r\nHost: x\r\n\r\n",
-                        b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n",
-                        b"POST /parrot/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
-                        b"3\r\nabc\r\n",
-                        b"0\r\n\r\n",
-                        b"\r\n",
-                        b"\n",
-                    ]
-                ),
-            ),
-            max_size=12,
-        )
-    )
+    @given(PIECES)
     def test_any_input_gets_complete_responses(self, pieces: list[bytes]) -> None:
         """Any bytes get complete responses; afterwards the connection is closed, and no delayed call remains."""
         clock = Clock()

@@ -107,13 +107,20 @@ def _known_operators(previous: Path | None, today: date) -> dict[str, tuple[Plan
     return {name: (planning, operators[name].n_stops) for name in operators if name in current}
 
 
+def _limit(kind: int, value: int) -> None:
+    """Set a limit of the process, unless it has a lower one, as from systemd."""
+    _, most = resource.getrlimit(kind)
+    value = value if most == resource.RLIM_INFINITY else min(value, most)
+    resource.setrlimit(kind, (value, value))
+
+
 def main(arguments: list[str]) -> None:
     """Compile a file. arguments: its path, its name, previous planning ("" for none), target, today, limits."""
     source, name, previous, target, today, max_calls, max_names = arguments
     with suppress(OSError):  # a sandbox may not permit it
         os.nice(NICE)
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
+    _limit(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
+    _limit(resource.RLIMIT_CPU, MAX_SECONDS)
     try:
         result = compile_file(
             Path(source),

@@ -6,7 +6,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from stat import S_IMODE
+from stat import S_IMODE, S_ISREG
 
 _NUMBER = re.compile("[1-9][0-9]{0,4}")
 """The suffix of a renamed file. Others, such as 20260101 or 01, are those of other programs."""
@@ -114,7 +114,8 @@ class LogFile:
         self._file = file
         identity = status.st_dev, status.st_ino
         if identity != self._identity:
-            self._identity, self._is_incomplete = identity, False
+            self._identity = identity
+            self._is_incomplete = S_ISREG(status.st_mode) and _is_cut_off(self._path)
 
     def _is_current(self) -> bool:
         """Return whether the open file still has its name."""
@@ -132,3 +133,13 @@ class LogFile:
         elif self._rotate_bytes is not None and self._size >= self._rotate_bytes:
             with suppress(OSError):  # continue with this file
                 self.rotate()
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Return whether a file ends within a line: an earlier process wrote to a full disk, or the power failed."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:  # an empty file, or one that may only be written
+        return False

@@ -2,6 +2,9 @@
 
 import contextlib
 import random
+import resource
+import subprocess
+import sys
 import zipfile
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -210,6 +213,24 @@ class CompilerTests(SynchronousTestCase):
         )
         for contents, reason in cases:
             self.assertIn(reason, self.refusal(contents))
+
+    def test_lower_limits_of_its_environment(self) -> None:
+        """The process runs under limits that are lower than its own."""
+        limit = resource.RLIMIT_CPU, (50, 50)
+        command = [
+            sys.executable,
+            "-m",
+            "govi_server.planning.compiler",
+            "/dev/null",
+            "x",
+            "",
+            "y",
+            "2026-01-01",
+            "9",
+            "9",
+        ]
+        result = subprocess.run(command, preexec_fn=lambda: resource.setrlimit(*limit), capture_output=True)
+        self.assertIn(b"not a zip file", result.stdout, result.stderr)
 
     def test_damaged_zip(self) -> None:
         """A truncated or changed zip is refused, also if only its content is damaged, and other packings are."""

@@ -180,6 +180,13 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(log.append(b"bb\n"), 3)
         self.assertEqual(self.path.read_text(), "a\nb\nbb\n")
 
+    def test_line_in_part_of_an_earlier_process_is_ended(self) -> None:
+        """A line that an earlier process wrote in part does not damage the next one."""
+        self.path.write_text("a\nb")
+        self.open().write("c\n")
+        self.open().write("d\n")
+        self.assertEqual(self.path.read_text(), "a\nb\nc\nd\n")
+
     def test_line_in_part_stays_in_a_renamed_file(self) -> None:
         """A new file does not begin with the end of a line that was written in part to the old one."""
         log = self.append_in_part()

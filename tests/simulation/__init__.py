@@ -15,9 +15,13 @@ failure can be repeated.
     engine.py          the engine that several nodes share, and its replica: slow, hung, lost, empty, full, wrong
     gateway.py         a gateway that is silent, slow, late, wrong, or refuses
     feed.py            a feed of two operators, and Model: the slow, obvious reading of what a process has received
+    gtfs.py            a server of GTFS files, which may be slow, cut off, of yesterday, or no files
+    disk.py            a disk that becomes full, or loses the ends of files with its power
     users.py           displays, browsers, slow readers, clients that hang up, hostile ones, operators
     faults.py          what goes wrong and when: a list, of which a failure is shrunk to the fewest
     oracles.py         the rules of connections and gateways, one class each
+    http_oracles.py    the rules of every response
+    documents.py       what the documents of the feed show, whatever their form
     feed_oracles.py    the rules of the feed's departures
     shared_oracles.py  the rules of several nodes
     world.py           all of it for one seed, and the hash of what the clients received
@@ -28,7 +32,7 @@ the epoch, whichever node it runs on.
 
 Twisted's own transports, ports and clients run on the simulated sockets, and so do the program's poller, listener and
 immediate writes. What govi_server takes from the operating system besides the reactor is in
-govi_server/runtime/outside.py. Files are real ones in a temporary directory.
+govi_server/runtime/outside.py. Files are real ones in a temporary directory; so is the process that compiles GTFS.
 
 A rule looks at what users, gateways and operators see, never into the program. It reports with found(); the first
 report ends the world. docs/testing.md says how to add a rule, a fault or a user.

@@ -7,6 +7,7 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.simulation import gtfs
 from tests.simulation.feed import OPERATORS
 from tests.simulation.gateway import MODES
 
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 
 STEPS = (-7200, -3600, -3600, -90, -2, 2, 60, 3600)
 """Seconds by which the clock is set."""
+
+
+CALM = 140.0
+"""Seconds in which nothing goes wrong, after which everything must be well."""
+NETWORK_FAULTS = ("loss", "duplicates", "reordered")
+FEED_FAULTS = (
+    *OPERATORS,
+    "silent",
+    "heartbeats",
+    "restart",
+    "garbage",
+    "repeats",
+    "repeats",
+    "dead",
+    *NETWORK_FAULTS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,34 +122,63 @@ class Fault:
         assert world.engines is not None
         world.engines.end(self.target)
 
+    def _begin_power(self, world: World) -> None:
+        if world.node.is_up:
+            world.node.kill(self.amount)
+            world.model.torn(world.disk.tear(world.node.directory))
+            world.statistics[world.node].skip()
+
+    # The disk.
+
+    def _begin_disk(self, world: World) -> None:
+        path = world.node.statistics
+        size = path.stat().st_size if path.exists() else 0
+        world.disk.fill(size + int(self.amount) if self.amount else 0)
+
+    def _end_disk(self, world: World) -> None:
+        world.disk.free()
+
+    def _begin_rename(self, world: World) -> None:
+        path = world.node.statistics
+        if path.exists():
+            path.rename(f"{path}-{int(world.scheduler.now)}")
+
     # The feed.
 
     def _begin_feed(self, world: World) -> None:
         feed = world.feed
         assert feed is not None
+        feed.faults.append(self.target)
         feed.healthy_since = inf
-        if self.target == "silent":
-            feed.is_silent = True
-        elif self.target == "heartbeats":
-            feed.heartbeats_only = True
-        elif self.target == "restart":
+        if self.target == "restart":
             feed.close()
         elif self.target == "garbage":
             feed.send_garbage()
-        elif self.target in OPERATORS:
-            feed.silent_operator = self.target
-        else:
+        elif self.target == "dead":
+            feed.die()
+        elif self.target == "repeats":
+            feed.send_again()
+        elif self.target in NETWORK_FAULTS:
             setattr(world.zeromq, self.target, self.amount)
 
     def _end_feed(self, world: World) -> None:
         feed = world.feed
         assert feed is not None
-        feed.is_silent = feed.heartbeats_only = False
-        feed.silent_operator = ""
-        feed.healthy_since = world.scheduler.now
-        world.zeromq.loss = world.zeromq.duplicates = world.zeromq.reordered = 0.0
-        if feed.publisher is None:
+        feed.faults.remove(self.target)
+        if not feed.faults:
+            feed.healthy_since = world.scheduler.now
+        if self.target in NETWORK_FAULTS and self.target not in feed.faults:
+            setattr(world.zeromq, self.target, 0.0)
+        if self.target == "restart" and feed.publisher is None:
             feed.open()
+
+    def _begin_gtfs(self, world: World) -> None:
+        assert world.gtfs is not None
+        world.gtfs.mode = self.target
+
+    def _end_gtfs(self, world: World) -> None:
+        assert world.gtfs is not None
+        world.gtfs.mode = ""
 
     def _begin_planning(self, world: World) -> None:
         assert world.feed is not None
@@ -147,15 +193,20 @@ class Fault:
 def make_faults(random: Random, world: World) -> list[Fault]:
     """Return the faults of a world."""
     faults = []
-    at = 60.0
+    at = CALM
     if world.feed is not None:
-        faults.append(Fault(random.uniform(1, 60), 0.0, "planning"))
+        first, last = (1, 60) if world.gtfs is None else (300, 1500)
+        faults.append(Fault(random.uniform(first, last), 0.0, "planning"))
+    if world.feed is not None and world.seed % 2 == 0:  # longer than the stale limit
+        faults.append(Fault(random.uniform(200, 1000), 450.0, "feed", random.choice(OPERATORS)))
+    if world.gtfs is not None and world.seed % 4 == 3:
+        faults.append(Fault(0.0, random.uniform(30, 400), "gtfs", random.choice(gtfs.MODES)))
     nodes = Random(f"{world.seed}/nodes")
 
     def node() -> str:
         return nodes.choice(world.nodes).host if len(world.nodes) > 1 else ""
 
-    has_steps = world.seed % 4 == 0 or world.seed % 7 == 3  # mostly without a feed, whose rules do not apply then
+    has_steps = world.seed % 4 == 0 or world.seed % 11 == 9  # mostly without a feed, whose rules do not apply then
     while True:
         at += random.uniform(5, 100)
         if at > 3600 * world.hours - 150:
@@ -165,10 +216,8 @@ def make_faults(random: Random, world: World) -> list[Fault]:
         if has_steps and choice < 0.12:
             faults.append(Fault(at, 0.0, "clock", node(), random.choice(STEPS)))
         elif choice < 0.3 and world.feed is not None:
-            kind = random.choice(
-                ("silent", "heartbeats", "restart", "garbage", "LIN", "KUST", "loss", "duplicates", "reordered")
-            )
-            long = random.choice((1, 1, 4, 8))
+            kind = random.choice(FEED_FAULTS)
+            long = random.choice((1, 8, 12) if kind in OPERATORS else (1, 1, 4, 8))
             faults.append(Fault(at, seconds * long, "feed", kind, random.choice((0.1, 0.3))))
             at += seconds * (long - 1) * random.random()
         elif choice < 0.65:
@@ -185,5 +234,11 @@ def make_faults(random: Random, world: World) -> list[Fault]:
             faults.append(Fault(at, 0.0, "cut", amount=random.random()))
         elif choice < 0.91:
             faults.append(Fault(at, 0.0, "terminate", node(), random.uniform(1, 20)))
-        elif choice < 0.94:
+        elif choice < 0.93:
             faults.append(Fault(at, 0.0, "kill", node(), random.uniform(0, 20)))
+        elif choice < 0.945:
+            faults.append(Fault(at, 0.0, "power", amount=random.uniform(0, 20)))
+        elif choice < 0.97:
+            faults.append(Fault(at, seconds, "disk", amount=random.choice((0, random.randrange(3000)))))
+        elif choice < 0.985:
+            faults.append(Fault(at, 0.0, "rename"))

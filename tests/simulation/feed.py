@@ -7,9 +7,11 @@ received: the newest row of each passtime, and nothing else.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +30,21 @@ AHEAD, BEHIND = 3600.0, 900.0
 HEADWAY = 900
 LEG = 150
 OPERATORS = ("LIN", "KUST")
-LINES = {"L001": "LIN", "L002": "LIN", "K011": "KUST", "K012": "KUST"}
+GTFS_LINE = "B021"
+"""A line that only GTFS has, of an operator that is not in the feed."""
+LINES = {"L001": "LIN", "L002": "LIN", "K011": "KUST", "K012": "KUST", GTFS_LINE: "BUUR"}
+LIVE_LINES = tuple(line for line in LINES if line != GTFS_LINE)
 LEVELS = {line: f"9{n}" for n, line in enumerate(LINES)}
 STOPS = [f"3000{n:04}" for n in range(1, 11)]
 ROUTES = {line: [STOPS[(3 * n + 2 * i) % len(STOPS)] for i in range(4)] for n, line in enumerate(LINES)}
+NAMES = {code: f"Halte {code[-2:]}" for code in STOPS}
+DESTINATIONS = {line: f"Eindpunt {line}" for line in LINES}
+GTFS_DESTINATIONS = {line: f"Halte achter {line}" for line in LINES}
+
+
+def starts(line: str) -> Iterator[tuple[int, int]]:
+    """Yield the number and the start, in seconds, of each journey of a line on an operating date."""
+    return enumerate(range(5 * 3600 + 180 * list(LINES).index(line), 29 * 3600, HEADWAY), 1001)
 
 
 @lru_cache(maxsize=100_000)
@@ -79,6 +92,37 @@ class Row:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A departure of a timetable. source: kv7 or gtfs."""
+
+    source: str
+    day: date
+    line: str
+    journey: int
+    order: int
+    code: str
+    target: int
+
+    @property
+    def key(self) -> tuple[str, date, str, int, int]:
+        """The key of its row, if the feed sends one."""
+        return LINES[self.line], self.day, self.line, self.journey, self.order
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the journey only arrives."""
+        return self.order == len(ROUTES[self.line]) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """A part of KV7: the journeys of a line, or with days the operating dates on which it runs."""
+
+    line: str
+    days: tuple[date, ...] = ()
+
+
 @dataclass(slots=True)
 class Journey:
     """A journey under way or soon to be."""
@@ -111,12 +155,21 @@ class Model:
     heard: dict[tuple[str, date, str, int, int], float] = field(default_factory=dict)
     changed: dict[str, float] = field(default_factory=dict)
     """When the departures of a stop have changed."""
-    previous: dict[tuple[str, date, str, int, int], tuple[Row, float]] = field(default_factory=dict)
-    """The row before the current one, and until when that was the current one."""
+    by_time: dict[tuple[str, float], dict[tuple[str, date, str, int, int], None]] = field(default_factory=dict)
+    """The keys of the rows of a line, by its public number, at each moment that their planned time may mean."""
     operators: dict[str, float] = field(default_factory=dict)
     messages: dict[str, Message] = field(default_factory=dict)
     gone_messages: dict[str, Message] = field(default_factory=dict)
-    has_planning: bool = False
+    planned: dict[str, list[tuple[float, Planned]]] = field(default_factory=dict)
+    """The departures of the timetables by stop, in order, each with the first moment that its time may mean."""
+    planned_at: dict[tuple[str, str, float], list[Planned]] = field(default_factory=dict)
+    """The same by stop, public number and moment."""
+    timetables: dict[tuple[str, str], float] = field(default_factory=dict)
+    """When those of a source and line were received, as far as the process still has them for sure."""
+    _parts: dict[str, set[bool]] = field(default_factory=dict)
+    """Which parts of KV7 were received of each line: journeys (False), days (True)."""
+    _days: dict[str, tuple[date, ...]] = field(default_factory=dict)
+    _known: set[object] = field(default_factory=set)
     last: float = -1e9
     first: float | None = None
     unsettled_until: float = -1e9
@@ -136,8 +189,9 @@ class Model:
                 self.heard[item.key] = now
                 if stored != item:
                     if stored is not None:
-                        self.previous[item.key] = stored, now
                         self.changed[stored.code] = now
+                    for moment in moments(item.day, item.target):
+                        self.by_time.setdefault((item.line[-2:], moment), {})[item.key] = None
                     self.rows[item.key] = item
                     self.changed[item.code] = now
             elif isinstance(item, Message):
@@ -152,8 +206,67 @@ class Model:
                 elif (gone is None or gone.at < item.at) and (current is None or current.at <= item.at):
                     self.messages[item.number] = item
                     self.changed[item.code] = now
-            elif item == "planning":
-                self.has_planning = True
+            elif isinstance(item, Timetable):
+                parts = self._parts.setdefault(item.line, set())
+                parts.add(bool(item.days))
+                if item.days:
+                    self._days[item.line] = item.days
+                if len(parts) == 2:
+                    self.plan("kv7", item.line, self._days[item.line], now)
+
+    def plan(self, source: str, line: str, days: Iterable[date], now: float) -> None:
+        """Add the timetable of a line."""
+        self.timetables.setdefault((source, line), now)
+        if (source, line, *days) in self._known:
+            return
+        self._known.add((source, line, *days))
+        for day in days:
+            for number, start in starts(line):
+                for order, code in enumerate(ROUTES[line]):
+                    planned = Planned(source, day, line, number, order, code, start + LEG * order)
+                    if planned in self._known:
+                        continue  # it is of the next file, too
+                    self._known.add(planned)
+                    both = moments(day, planned.target)
+                    self.planned.setdefault(code, []).append((both[0], planned))
+                    for moment in {*both}:
+                        self.planned_at.setdefault((code, line[-2:], moment), []).append(planned)
+        for departures in self.planned.values():
+            departures.sort(key=lambda departure: departure[0])
+
+    def is_sure(self, planned: Planned, now: float) -> bool:
+        """Return whether the process has a planned departure.
+
+        Of GTFS it does not take the lines that are missing in KV7, if that has half of an operator's lines.
+        """
+        owner = LINES[planned.line]
+        is_missing = ("kv7", planned.line) not in self.timetables
+        if planned.source == "gtfs" and is_missing and any(LINES[line] == owner for line in self._parts):
+            return False
+        return now - self.timetables.get((planned.source, planned.line), now) > 5
+
+    def is_named(self, now: float) -> bool:
+        """Return whether the process has the names of KV7."""
+        return all(now - self.timetables.get(("kv7", line), now) > 5 for line in LIVE_LINES)
+
+    def torn(self, paths: list[Path]) -> None:
+        """Files of the process were damaged."""
+        if any(path.name == "planning" for path in paths):
+            for key in [key for key in self.timetables if key[0] == "gtfs"]:
+                del self.timetables[key]
+        if any(path.name == "snapshot" for path in paths):
+            self.timetables = {key: at for key, at in self.timetables.items() if key[0] == "gtfs"}
+            for parts in self._parts.values():
+                parts.clear()
+
+    def killed(self, now: float) -> None:
+        """The process has lost what it had received since its last snapshot; the feed repeats most of it."""
+        self.unsettled_until = now + 150
+        self.killed_at = now
+        for key, received in list(self.timetables.items()):
+            if key[0] == "kv7" and received > now - 70:
+                del self.timetables[key]
+                self._parts[key[1]].clear()
 
     def forget(self, now: float) -> None:
         """Drop what is long over."""
@@ -161,7 +274,8 @@ class Model:
             if moments(row.day, max(row.expected, row.target))[1] < now - 1800:
                 del self.rows[key]
                 self.heard.pop(key, None)
-                self.previous.pop(key, None)
+                for moment in moments(row.day, row.target):
+                    self.by_time[row.line[-2:], moment].pop(key, None)
 
 
 class FeedWorld:
@@ -171,14 +285,14 @@ class FeedWorld:
         self.world = world
         self.random = random
         self.publisher: PublisherSocket | None = None
-        self.is_silent = False
-        self.silent_operator = ""
-        self.heartbeats_only = False
+        self.faults: list[str] = []
+        """What is wrong with it now: see faults.FEED_FAULTS."""
         self.healthy_since = world.scheduler.now
         self.journeys: dict[tuple[date, str, int], Journey] = {}
         self.messages: dict[str, Message] = {}
         self._n_messages = 0
-        self.sent: dict[bytes, list[Any]] = {}
+        self.sent: dict[bytes, tuple[bytes, list[Any], float]] = {}
+        """The latest messages: their envelope, what they say, and when they were sent."""
         self.n_rows = 0
         self.open()
         after = world.scheduler.after
@@ -200,29 +314,34 @@ class FeedWorld:
             self.publisher.close()
             self.publisher = None
 
+    def die(self) -> None:
+        """Lose the subscribers without a word."""
+        if self.publisher is not None:
+            self.publisher.forget()
+
     # The day.
 
     def _cycle(self) -> None:
         now = self.now
         self.world.scheduler.after(CYCLE, self._cycle)
         self._plan(now)
-        for n, line in enumerate(LINES):
-            self.world.scheduler.after(n * CYCLE / len(LINES), self._repeat, line)
+        for n, line in enumerate(LIVE_LINES):
+            self.world.scheduler.after(n * CYCLE / len(LIVE_LINES), self._repeat, line)
         self.sent = dict(list(self.sent.items())[-400:])
 
     def _plan(self, now: float) -> None:
         """Begin the journeys that are now published, and forget those that are over."""
         today = datetime.fromtimestamp(now, ZONE).date()
         for day in (today - timedelta(1), today, today + timedelta(1)):
-            for n, (line, owner) in enumerate(LINES.items()):
-                for number, start in enumerate(range(5 * 3600 + 180 * n, 29 * 3600, HEADWAY), 1001):
+            for line in LIVE_LINES:
+                for number, start in starts(line):
                     key = day, line, number
                     begins = moments(day, start)[0]
                     if key in self.journeys:
                         if begins < now - BEHIND and not self.journeys[key].calls:
                             del self.journeys[key]
                     elif now - 60 < begins < now + AHEAD:
-                        self.journeys[key] = self._begin(owner, line, day, number, start)
+                        self.journeys[key] = self._begin(LINES[line], line, day, number, start)
 
     def _begin(self, owner: str, line: str, day: date, number: int, start: int) -> Journey:
         journey = Journey(owner, line, day, number, start)
@@ -244,7 +363,9 @@ class FeedWorld:
                 continue
             for order, row in list(journey.calls.items()):
                 current = row
-                if moments(row.day, row.expected)[0] < now - 5:
+                if row.at >= int(now) - 1:
+                    pass  # two versions of one second have no order
+                elif moments(row.day, row.expected)[0] < now - 5:
                     current = replace(row, status="CANCEL" if row.status == "CANCEL" else "PASSED", at=int(now))
                     del journey.calls[order]
                 elif row.status == "PLANNED" and moments(row.day, journey.start)[0] < now + 1200:
@@ -266,6 +387,9 @@ class FeedWorld:
         journey = random.choice(candidates)
         at = int(self.now)
         if any(row.at >= at - 1 for row in journey.calls.values()):
+            return
+        if choice < 0.27:
+            journey.calls.clear()  # it is not repeated any more, and nobody says why
             return
         if choice < 0.8:
             change = random.choice((-60, 20, 60, 120, 240))
@@ -300,14 +424,14 @@ class FeedWorld:
 
     def _heartbeat(self) -> None:
         self.world.scheduler.after(10.0, self._heartbeat)
-        if not self.is_silent and self.publisher is not None:
+        if "silent" not in self.faults and self.publisher is not None:
             self.publisher.send_multipart([b"/GOVI/KV8heartbeat"])
             self.publisher.send_multipart([b"/GOVI/KV7heartbeat"])
 
     # Publishing.
 
     def publish(self, owner: str, content: list[Any]) -> None:
-        if not content or owner == self.silent_operator:
+        if not content or owner in self.faults:
             return
         self.n_rows += len(content)
         text = rows.passtimes(*[row.fields() for row in content], published=self._stamp(self.now))
@@ -322,16 +446,17 @@ class FeedWorld:
             start = self._stamp(self.now - 600)
             fields = {"MessageContent": message.text, "MessageTimeStamp": stamp, "MessageStartTime": start}
             text = rows.general_message(key | fields, published=stamp)
-        self.send("/GOVI/KV8generalmessages/LIN", text, [message])
+        if "LIN" not in self.faults:
+            self.send("/GOVI/KV8generalmessages/LIN", text, [message])
 
     def publish_planning(self) -> None:
         """Publish the planning and the calendar of these days, as at night."""
         today = datetime.fromtimestamp(self.now, ZONE).date()
-        days = [str(today + timedelta(n)) for n in (-1, 0, 1)]
-        for line, owner in LINES.items():
-            n = list(LINES).index(line)
+        days = tuple(today + timedelta(n) for n in (-1, 0, 1))
+        for line in LIVE_LINES:
+            owner = LINES[line]
             planned: list[rows.Row] = []
-            for number, start in enumerate(range(5 * 3600 + 180 * n, 29 * 3600, HEADWAY), 1001):
+            for number, start in starts(line):
                 for order, _ in enumerate(ROUTES[line]):
                     time = clock(start + LEG * order)
                     kind = "FIRST" if order == 0 else "LAST" if order == len(ROUTES[line]) - 1 else "INTERMEDIATE"
@@ -344,8 +469,11 @@ class FeedWorld:
             text = rows.planning(
                 *planned,
                 lines=[{"DataOwnerCode": owner, "LinePlanningNumber": line, "LinePublicNumber": line[-2:]}],
-                destinations=[{"DataOwnerCode": owner, "DestinationCode": f"D{line}"}],
-                points=[{"TimingPointCode": code, "TimingPointName": f"Dorp, Halte {code[-2:]}"} for code in STOPS],
+                destinations=[
+                    {"DataOwnerCode": owner, "DestinationCode": f"D{line}"}
+                    | {f"DestinationName{size}": DESTINATIONS[line] for size in (50, 30, 24, 19, 16)}
+                ],
+                points=[{"TimingPointCode": code, "TimingPointName": f"Dorp, {NAMES[code]}"} for code in STOPS],
                 user_stops=[
                     {"DataOwnerCode": owner, "UserStopCode": f"u{order}{line}", "TimingPointCode": code}
                     for order, code in enumerate(ROUTES[line])
@@ -353,18 +481,18 @@ class FeedWorld:
                 published=self._stamp(self.now),
             )
             level: rows.Row = {"DataOwnerCode": owner, "LocalServiceLevelCode": LEVELS[line]}
-            self.send(f"/GOVI/KV7planning/{owner}", text, [])
-            text = rows.calendar(*days, level=level, published=self._stamp(self.now))
-            self.send(f"/GOVI/KV7calendar/{owner}", text, ["planning"] if n == len(LINES) - 1 else [])
+            self.send(f"/GOVI/KV7planning/{owner}", text, [Timetable(line)])
+            text = rows.calendar(*map(str, days), level=level, published=self._stamp(self.now))
+            self.send(f"/GOVI/KV7calendar/{owner}", text, [Timetable(line, days)])
 
     def _stamp(self, moment: float) -> str:
         return datetime.fromtimestamp(int(moment), ZONE).isoformat()
 
     def send(self, envelope: str, text: bytes, content: list[Any]) -> None:
-        if self.is_silent or self.publisher is None or self.heartbeats_only:
+        if self.publisher is None or "silent" in self.faults or "heartbeats" in self.faults:
             return
         data = gzip.compress(text, 1, mtime=0)
-        self.sent[data] = content
+        self.sent[data] = envelope.encode(), content, self.now
         self.publisher.send_multipart([envelope.encode(), data])
 
     def send_garbage(self) -> None:
@@ -383,9 +511,16 @@ class FeedWorld:
             for frames in garbage:
                 self.publisher.send_multipart(frames)
 
+    def send_again(self) -> None:
+        """Send what was sent in the last twenty minutes, in any order."""
+        messages = list(self.sent.items())[-250:]
+        for data, (envelope, _, at) in self.random.sample(messages, min(80, len(messages))):
+            if self.publisher is not None and self.now - at < 1200:
+                self.publisher.send_multipart([envelope, data])
+
     def received(self, frames: Frames) -> None:
         """A process has read a message."""
         if len(frames) > 1:
-            content = self.sent.get(frames[1])
-            if content:
-                self.world.model.receive(content, self.now)
+            sent = self.sent.get(frames[1])
+            if sent is not None and sent[1]:
+                self.world.model.receive(sent[1], self.now)

@@ -25,12 +25,19 @@ if TYPE_CHECKING:
 ZONE = ZoneInfo("Europe/Amsterdam")
 DEADLINE = 10.0
 """Seconds after which a question ends without an answer."""
+FORGER = "10.0.9.9"
+"""A machine that answers in the gateway's place, from a network that may not."""
 LATE = 300.0
 """Seconds after which an answer is unsolicited."""
 
+BAD = ("closed", "refuse", "error")
+"""Modes in which no board can be served."""
+UNREACHABLE = ("refuse", "error", "reset", "closed", "silent", "early")
+"""Modes in which questions are not accepted, or not in time."""
+
 MODES = (
     "refuse", "error", "reset", "closed", "silent", "lost", "slow", "late", "repeat", "foreign", "unsolicited",
-    "broken", "codeless", "early", "numberless", "chopped",
+    "broken", "codeless", "early", "numberless", "chopped", "forged",
 )  # fmt: skip
 """The ways in which a gateway misbehaves, each for a while."""
 
@@ -88,6 +95,7 @@ class Gateway:
         self.healthy_since = world.scheduler.now
         """When it began to behave; inf while it does not."""
         self.bad_since = inf
+        self.reachable_since = -inf
         self.was_asked: set[Node] = set()
         """The nodes that have asked it since it began to misbehave."""
         self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
@@ -101,13 +109,15 @@ class Gateway:
         """Begin to misbehave, or behave again."""
         if self.mode == "closed":
             self.open()
+        if self.mode in UNREACHABLE:
+            self.reachable_since = self.world.scheduler.now
         self.mode = mode
         if mode == "closed" and self._listening is not None:
             self._listening.close()
             self._listening = None
         self.was_asked.clear()
         self.healthy_since = inf if mode else self.world.scheduler.now
-        self.bad_since = self.world.scheduler.now if mode else inf
+        self.bad_since = inf if mode not in BAD else min(self.bad_since, self.world.scheduler.now)
 
     def open(self) -> None:
         self._listening = listening = ListeningSocket(self.world.network, self.host)
@@ -181,7 +191,7 @@ class Gateway:
         elif mode == "repeat":
             self._answer_later(question, usual)
             self._answer_later(question, usual + self.random.uniform(0.01, 20), "repeat")
-        elif mode in ("foreign", "unsolicited", "broken", "codeless"):
+        elif mode in ("foreign", "unsolicited", "broken", "codeless", "forged"):
             self._answer_later(question, usual / 2, mode)
             if self.random.random() < 0.7:
                 self._answer_later(question, self.random.uniform(usual, 9))
@@ -235,12 +245,15 @@ class Gateway:
             body = body.replace(b"</Request>", b"")
         elif kind == "codeless":
             body = b"<html>Internal error</html>" if self.random.random() < 0.5 else b"\x1f\x8b broken"
+        elif kind == "forged":
+            asked = False
         answer = Answer(
             serial, self.module, stop, question if asked else None, kind, body, self.world.scheduler.now,
             question.node.epoch,
         )  # fmt: skip
         self.answers[serial] = answer
-        if kind in ("foreign", "broken"):  # may end any question for the stop
+        if kind in ("foreign", "broken") or not self.world.is_current(question.epoch):
+            # It may end any question for the stop.
             for other in self.questions.get(stop, ()):
                 other.ended_at = other.ended_at or self.world.scheduler.now
         if asked:
@@ -264,10 +277,12 @@ class Gateway:
             + "\r\n"
         ).encode()
         world.event("callback", f"{self.module} {stop} {kind or 'answer'} {answer.serial if answer else 'again'}")
-        wire = self._idle.pop(node, None)
+        is_forged = kind == "forged"
+        wire = None if is_forged else self._idle.pop(node, None)
         is_reused = wire is not None and not wire.closed and not wire.ended
         if wire is None or not is_reused:
-            wire = Wire.connect(world.network, self.host, (node.host, self.callback_port))
+            host = FORGER if is_forged else self.host
+            wire = Wire.connect(world.network, host, (node.host, self.callback_port))
         sent = world.scheduler.now
         epoch = node.epoch
         post = wire
@@ -278,7 +293,7 @@ class Gateway:
             nonlocal has_response
             has_response = True
             world.acknowledged(self, answer, kind, message.status, sent, question, epoch)
-            if message.fields.get("connection") == "close" or self.random.random() < 0.3:
+            if message.fields.get("connection") == "close" or kind == "forged" or self.random.random() < 0.3:
                 post.close()
             else:
                 self._idle[node] = post

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class Node:
         self.service: Any = None
         self.offset = 0.0
         self.is_stopping = False
+        self.stopping_at = 0.0
         self.pause = 0.0
         self.started_at = 0.0
         self.statistics = directory / "statistics.jsonl"
@@ -67,6 +69,8 @@ class Node:
         )
         reactor.offset = self.offset
         event_listeners._random = Random(f"{world.seed}/{self.epoch}/retry")
+        reactor.on_process = world.processed
+        os.environ["CACHE_DIRECTORY"] = str(self.directory / "cache")
         options = tap.Options()
         options.parseOptions(["--config", str(self.directory / "govi-cache.toml")])
         self.service = tap.makeService(options, reactor)
@@ -78,6 +82,7 @@ class Node:
         """Send SIGTERM: the services stop, and then the process ends. Another one starts after a pause."""
         self.pause = max(pause, 2 * ARRIVAL_SECONDS)
         self.is_stopping = True
+        self.stopping_at = self.world.scheduler.now
         self.world.event("SIGTERM", self.host)
         epoch = self.epoch
         stopped = self.service.stopService()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from tests.simulation.gateway import DEADLINE, LATE, Answer, Gateway, Question
+from tests.simulation.gateway import BAD, DEADLINE, LATE, UNREACHABLE, Answer, Gateway, Question
 from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Operator, Session, User
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ SLACK = 0.5
 FRESH, STALE = 60.0, 300.0
 STEP_SECONDS = 3.0
 """Time that the program has to notice that the clock was set."""
+ROTATE_BYTES = 50_000
+"""Size at which the statistics log is rotated."""
 
 
 class Oracle:
@@ -167,8 +170,8 @@ class Boards(Oracle):
         was_asked = question.epoch == epoch and sent - question.at < LATE - 1
         if kind in ("", "chopped", "repeat", "numberless") and was_asked and status != 200:
             self.found(f"/{key[0]}/{key[1]}: an answer {sent - question.at:.1f} s after its question got {status}")
-        if kind == "unsolicited" and status != 403:
-            self.found(f"/{key[0]}/{key[1]}: an unsolicited callback got {status}")
+        if kind in ("unsolicited", "forged") and status != 403:
+            self.found(f"/{key[0]}/{key[1]}: an {kind} callback got {status}")
         if kind in ("broken", "codeless") and status != 400:
             self.found(f"/{key[0]}/{key[1]}: an unreadable callback got {status}")
         if answer is None:
@@ -194,7 +197,8 @@ class Boards(Oracle):
         return question.epoch != epoch
 
     def is_tainted(self, key: tuple[str, str]) -> bool:
-        return self.now - self.tainted.get(key, -LATE) < LATE
+        # After a step of the clock, late answers seem unsolicited, or of the question that is under way.
+        return self.now - self.tainted.get(key, -LATE) < LATE or self.world.stepped_since(self.now - LATE)
 
     def check_waiters(self, key: tuple[str, str], sent: float, epoch: int) -> None:
         """All who waited when an answer was sent have it a second after it was acknowledged."""
@@ -262,9 +266,12 @@ class Boards(Oracle):
         if not youngest - 1.01 - self.TRANSIT <= age <= oldest + 0.01 or age > STALE:
             self.found(f"{exchange}: Age is {age}, though the board is {youngest:.1f} to {oldest:.1f} s old")
         status = exchange.header("cache-status") or ""
+        ttl = re.search(r"ttl=(-?\d+)", status)
+        if ttl and abs(int(ttl[1]) + age - FRESH) > 1:
+            self.found(f"{exchange}: Age is {age}, and Cache-Status {status}")
         is_stale = "fwd=stale" in status or (exchange.response is not None and age > FRESH)
         place = (*key, exchange.epoch)
-        if not is_stale:
+        if not is_stale or self.world.is_tight:
             self.last_stale.pop(place, None)
             return
         since = self.refreshes_since(gateway, exchange)
@@ -300,7 +307,7 @@ class Boards(Oracle):
 
     def check_error(self, gateway: Gateway, key: tuple[str, str], exchange: Exchange) -> None:
         assert exchange.response is not None
-        if self.world.step_slack(exchange.sent_at - 15):
+        if self.world.step_slack(exchange.sent_at - 15) or self.world.is_tight or exchange.books.is_unclean:
             return
         newest = self.newest.get(key)
         if (
@@ -314,7 +321,12 @@ class Boards(Oracle):
         healthy = self.now - gateway.healthy_since
         if key[1] in gateway.stops and healthy > 20 and self.now - exchange.node.started_at > 1:
             self.found(f"{exchange}: {exchange.status}, though the gateway is well for {healthy:.0f} s")
-        if b"Gateway unreachable" in exchange.response.body or exchange.method == "HEAD":
+        if b"Gateway unreachable" in exchange.response.body:
+            since = self.now - gateway.reachable_since
+            if gateway.mode not in UNREACHABLE and since > 2 * DEADLINE + 10:
+                self.found(f"{exchange}: {exchange.status}, though the gateway accepts questions for {since:.0f} s")
+            return
+        if exchange.method == "HEAD":
             return
         questions = gateway.questions.get(key[1], [])
         if not questions or self.now - questions[-1].at > DEADLINE + 1.5:
@@ -346,6 +358,12 @@ def compare(sent: bytes, served: bytes) -> str:
     return f"{different or (len(expected), len(actual))}"
 
 
+def told_cache_result(request: dict[str, Any]) -> str:
+    """Return the cache result of a request in the log as far as its client was told."""
+    is_told = request.get("module") not in ("board", "events") and request["status"] != 406
+    return str(request["cache"]) if is_told else ""
+
+
 class Statistics(Oracle):
     """Each connection that a node accepts has exactly one final record, and all of them say what the users saw."""
 
@@ -354,26 +372,26 @@ class Statistics(Oracle):
     def __init__(self, world: World, node: Node) -> None:
         super().__init__(world)
         self.node = node
-        self.position = 0
+        self.files: list[Any] = []
+        """The files of the log, open, so that their names may change: the newest last."""
+        self.rest = b""
+        """The beginning of a line that is not written yet."""
+        self.renamed_at: float | None = None
+        """Since when there is no file of its name."""
         self.lines: dict[str, list[dict[str, Any]]] = {}
-        self.requests: Counter[tuple[str, int]] = Counter()
-        """By module and status, since the process was started."""
+        self.requests: Counter[tuple[str, str, str]] = Counter()
+        """By module, status and cache result, since the process was started."""
+        self.phases: Counter[str] = Counter()
+        self.bytes = 0
         self.connections = 0
 
     def read(self) -> None:
         """Read the lines that were written since the last call."""
-        path = self.node.statistics
-        if not path.exists():
-            return
-        with open(path, "rb") as file:
-            file.seek(self.position)
-            data = file.read()
-            self.position = file.tell()
-        for text in data.splitlines():
+        for text in self.new_lines():
             try:
                 line = json.loads(text)
             except ValueError:
-                if not self.world.disk_was_full:
+                if not self.world.disk.was_full:
                     self.found(f"a line that is not JSON: {text[:200]!r}")
                 continue
             self.lines.setdefault(line["client"], []).append(line)
@@ -381,15 +399,55 @@ class Statistics(Oracle):
             if not 0 <= line["duration"] < 62_000 and not self.world.steps:
                 self.found(f"a connection of {line['duration']} ms: {text[:200]!r}")
             for request in line["requests"]:
-                self.requests[request.get("module") or "other", request["status"] or 0] += 1
-                self.check_phases(request)
+                module = request.get("module", "other" if request["path"] else "")
+                self.requests[module, str(request["status"] or "none"), request["cache"]] += 1
+                self.phases.update(request["phases"].keys())
+                self.bytes += request["bytes"]
+                self.check_request(request)
 
-    def check_phases(self, request: dict[str, Any]) -> None:
+    def new_lines(self) -> list[bytes]:
+        """Return the lines that were written since the last call, also to a file that was renamed since."""
+        data = b"".join(file.read() + b"\n" for file in self.files[:-1]) + self.rest
+        data += b"".join(file.read() for file in self.files[-1:])
+        path = self.node.statistics
+        if path.exists():
+            self.renamed_at = None
+            if not self.files or not os.path.samestat(os.fstat(self.files[-1].fileno()), path.stat()):
+                self.files = [*self.files[-1:], path.open("rb")]
+                data += b"\n" + self.files[-1].read()
+            if path.stat().st_size > ROTATE_BYTES + (1 << 16):
+                self.found(f"the log has {path.stat().st_size} bytes")
+        elif self.files:
+            self.renamed_at = self.renamed_at or self.now
+            if len(data) > len(self.rest) + 1 and self.now - self.renamed_at > 3:
+                self.found("lines are written to a file that was renamed")
+        *lines, self.rest = data.split(b"\n")
+        return [line for line in lines if line]
+
+    def skip(self) -> None:
+        """Continue at the last lines of the files, which were cut off."""
+        for file in self.files:
+            file.seek(0)
+            file.seek(file.read().rfind(b"\n") + 1)
+        self.rest = b""
+
+    def tick(self) -> None:
+        self.read()
+
+    def check_request(self, request: dict[str, Any]) -> None:
         phases = request["phases"]
+        segments = (request["path"] or "").split("/")
+        if request["status"] in (200, 304) and (
+            request.get("module") != segments[1]
+            or (segments[1] in self.world.gateways and request.get("stop") != segments[2])
+        ):
+            self.found(f"module or stop is not of its path: {request}")
         if [name for name in self.PHASES if name in phases] != list(phases):
             self.found(f"phases out of order: {request}")
         if not self.world.steps and not all(0 <= time <= 13_600 for time in phases.values()):
             self.found(f"phases too long: {request}")
+        if request["cache"] in ("miss", "joined") and request["status"] == 200 and "wait" not in phases:
+            self.found(f"no time of waiting: {request}")
         if request["cache"] == "hit" and request["status"] == 200 and phases.get("wait", 0) > 1:
             self.found(f"a hit that has waited: {request}")
 
@@ -402,21 +460,16 @@ class Statistics(Oracle):
         if clean:
             self.check("the process has stopped")
         else:
-            self.position = node.statistics.stat().st_size if node.statistics.exists() else 0
+            self.new_lines()
             for user in self.world.users:
                 user.books[node] = Books()
         self.lines.clear()
         self.requests.clear()
-        self.connections = 0
+        self.phases.clear()
+        self.connections = self.bytes = 0
 
     def check(self, when: str) -> None:
         self.read()
-        if self.world.disk_was_full:
-            self.world.disk_was_full = False
-            for user in self.world.users:
-                user.books[self.node] = Books()
-            self.lines.clear()
-            return
         for user in self.world.users:
             books, lines = user.books[self.node], self.lines.pop(user.client, [])
             user.books[self.node] = Books()
@@ -426,7 +479,7 @@ class Statistics(Oracle):
             if books.is_unclean:
                 continue
             logged = Counter(
-                (request["method"], request["path"], request["status"], request["bytes"])
+                (*(request[name] for name in ("method", "path", "status", "bytes")), told_cache_result(request))
                 for line in lines
                 for request in line["requests"]
             )
@@ -435,7 +488,7 @@ class Statistics(Oracle):
                 others = sorted(logged - books.complete, key=str)[:3]
                 self.found(f"{user.name}: not in the statistics when {when}: {sorted(missing)[:3]}, but {others}")
             extra: Counter[tuple[Any, Any]] = Counter()
-            for (method, path, _, _), n in (logged - books.complete).items():
+            for (method, path, *_), n in (logged - books.complete).items():
                 extra[method, path] += n
             extra -= books.incomplete
             extra.pop((None, None), None)  # a connection that ended before its first request
@@ -457,8 +510,9 @@ class Gauges(Oracle):
 
     def check(self, exchange: Exchange) -> None:
         assert exchange.response is not None
-        totals: Counter[str] = Counter()
-        ended = 0.0
+        totals: Counter[tuple[str, str, str]] = Counter()
+        phases: Counter[str] = Counter()
+        ended = n_bytes = 0.0
         for line in exchange.response.body.decode().splitlines():
             if line.startswith("#"):
                 continue
@@ -467,18 +521,25 @@ class Gauges(Oracle):
                 self.found(f"{line} when the world is quiet")
             if float(value) < 0:
                 self.found(f"{line} is negative")
-            if match := re.match(r'govi_requests_total\{.*module="([^"]*)".*status="(\w+)"', name):
-                totals[match[2]] += int(float(value))
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
+            if name.startswith("govi_requests_total"):
+                totals[labels["module"], labels["status"], labels["cache"]] += int(float(value))
+            if name.startswith("govi_request_phase_seconds_count") and float(value):
+                phases[labels["phase"]] = int(float(value))
+            if name == "govi_response_bytes_total":
+                n_bytes = float(value)
             if name.startswith("govi_connections_ended_total"):
                 ended += float(value)
         if self.world.log_was_lossy:
             return
         statistics = self.world.statistics[exchange.node]
-        expected: Counter[str] = Counter()
-        for (_, status), n in statistics.requests.items():
-            expected[str(status or "none")] += n
-        if totals != expected:
-            self.found(f"govi_requests_total is {dict(totals)}, and in the statistics {dict(expected)}")
+        if totals != statistics.requests:
+            more, less = totals - statistics.requests, statistics.requests - totals
+            self.found(f"govi_requests_total has {dict(more)} more than the statistics, and {dict(less)} less")
+        if phases != statistics.phases:
+            self.found(f"govi_request_phase_seconds has {phases}, and the statistics {statistics.phases}")
+        if n_bytes != statistics.bytes:
+            self.found(f"govi_response_bytes_total is {n_bytes}, and in the statistics {statistics.bytes}")
         if ended != statistics.connections:
             self.found(f"govi_connections_ended_total is {ended}, and in the statistics {statistics.connections}")
 
@@ -492,9 +553,11 @@ class Health(Oracle):
         if exchange.path != "/ready" or not isinstance(exchange.user, Operator):
             return
         world, now, node = self.world, self.now, exchange.node
+        if node.is_stopping and exchange.sent_at > node.stopping_at + SLACK and exchange.status == 200:
+            self.found(f"/ready is 200, {exchange.sent_at - node.stopping_at:.1f} s after SIGTERM")
         if not node.is_up or now - node.started_at < 60 or world.step_slack(now - 60):
             return
-        bad = [gateway for gateway in world.gateways.values() if gateway.mode in ("closed", "refuse", "error")]
+        bad = [gateway for gateway in world.gateways.values() if gateway.mode in BAD]
         if exchange.status == 200:
             for gateway in bad:
                 is_known = node in gateway.was_asked or gateway.mode == "closed"
@@ -504,6 +567,17 @@ class Health(Oracle):
             90
         ):
             self.found(f"/ready is {exchange.status}, though all is well for a minute: {exchange.response.body!r}")  # type: ignore[union-attr]
+
+
+class Bounds(Oracle):
+    """What is bounded stays within its bound, as far as operators can see."""
+
+    def completed(self, exchange: Exchange) -> None:
+        if exchange.path != "/status.json" or not isinstance(exchange.user, Operator) or exchange.status != 200:
+            return
+        for usage in json.loads(self.world.plain_body(exchange))["limits"]:
+            if usage["limit"] is not None and usage["used"] > usage["limit"]:
+                self.found(f"{usage['name']}: {usage['used']}, though {usage['setting']} is {usage['limit']}")
 
 
 class NoErrors(Oracle):
@@ -516,10 +590,12 @@ class NoErrors(Oracle):
         if level in (LogLevel.error, LogLevel.critical):
             failure = event.get("log_failure")
             text = formatEvent(event)
+            if self.world.disk.is_full and text.endswith("lost at the end"):
+                return
             self.found(f"logged: {text}" + (f"\n{failure.getTraceback()}" if failure is not None else ""))
 
 
-ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Gauges, Health, NoErrors)
+ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Gauges, Health, Bounds, NoErrors)
 """The rules of a world, besides the Statistics of each node."""
 
 

@@ -1,13 +1,14 @@
 """A reactor in virtual time, of one program: what govi_server uses of Twisted's reactors, and no more."""
 
 import select
+import subprocess
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDone
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDone, ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHostnameResolver,
@@ -137,6 +138,41 @@ class _ThreadPool:
             on_result(True, result)
 
 
+class _Process:
+    """A child process: it runs, as a real one, when it ends, and no time of this world passes meanwhile."""
+
+    def __init__(self, reactor: "SimulatedReactor", protocol: Any, arguments: list[str], environment: Any) -> None:
+        self.pid: int | None = 2
+        self._reactor = reactor
+        self._protocol = protocol
+        self._arguments = arguments
+        self._environment = environment
+        protocol.makeConnection(self)
+        reactor.scheduler.after(reactor.random.uniform(0.5, 20), reactor._unless_crashed, self._run, (), {})
+
+    def _run(self) -> None:
+        if self.pid is None:
+            return
+        result = subprocess.run(self._arguments, env=self._environment, capture_output=True)
+        self._reactor.on_process(self._arguments, result.returncode)
+        self._protocol.outReceived(result.stdout)
+        self._protocol.errReceived(result.stderr)
+        self._end(ProcessDone(0) if result.returncode == 0 else ProcessTerminated(result.returncode))
+
+    def _end(self, reason: Exception) -> None:
+        self.pid = None
+        self._protocol.processEnded(Failure(reason))
+
+    def closeStdin(self) -> None:
+        pass
+
+    def signalProcess(self, name: str) -> None:
+        assert name == "KILL"
+        self.pid = None
+        reason = ProcessTerminated(signal=9)
+        self._reactor.scheduler.after(0, self._reactor._unless_crashed, self._end, (reason,), {})
+
+
 @implementer(IHostnameResolver)
 class _Resolver:
     def __init__(self, reactor: "SimulatedReactor") -> None:
@@ -191,7 +227,9 @@ class SimulatedReactor:
         self.calls: dict[DelayedCall, None] = {}
         self.nameResolver = _Resolver(self)
         self.zmq_context = make_zmq_context
-        self._random = random
+        self.random = random
+        self.on_process: Callable[[list[str], int], object] = lambda arguments, status: None
+        """Called when a child process has run."""
         self._pool = _ThreadPool(self)
         self._watches: dict[int, _Watch] = {}
         self.crashed = False
@@ -256,7 +294,7 @@ class SimulatedReactor:
 
     def in_thread(self, function: Any, *arguments: Any, **keywords: Any) -> None:
         """Call a function at a later moment, as a thread that the system schedules."""
-        self.scheduler.after(0.05 * self._random.random(), self._unless_crashed, function, arguments, keywords)
+        self.scheduler.after(0.05 * self.random.random(), self._unless_crashed, function, arguments, keywords)
 
     def _unless_crashed(self, function: Any, arguments: Any, keywords: Any) -> None:
         if not self.crashed:
@@ -264,6 +302,11 @@ class SimulatedReactor:
 
     def suggestThreadPoolSize(self, size: int) -> None:
         pass
+
+    # IReactorProcess
+
+    def spawnProcess(self, protocol: Any, executable: str, args: Any = (), env: Any = None, *more: Any) -> _Process:
+        return _Process(self, protocol, list(args), env)
 
     # IReactorCore, of which the program uses addSystemEventTrigger through twistd only
 

@@ -38,6 +38,8 @@ class Exchange:
     stop: str = ""
     is_alone: bool = False
     """Whether it was sent after the response to the one before."""
+    known: Exchange | None = None
+    """The earlier exchange whose representation the user has, of a conditional request."""
     was_cut: bool = False
     """Whether the server has accepted the request, and ended its connection without a response."""
 
@@ -49,6 +51,16 @@ class Exchange:
     def header(self, name: str) -> str | None:
         assert self.response is not None
         return self.response.fields.get(name)
+
+    @property
+    def cache_result(self) -> str:
+        """The cache result that Cache-Status tells of (RFC 9211); "" for modules that do not send it."""
+        if self.module in ("board", "events") or self.status == 406:
+            return ""
+        status = self.header("cache-status") or ""
+        if "fwd=miss" in status:
+            return "joined" if "collapsed" in status else "miss"
+        return "none" if not status else "stale" if "ttl=-" in status else "hit"
 
     @property
     def status(self) -> int:
@@ -65,8 +77,8 @@ class Books:
 
     connections: int = 0
     """Accepted by the program."""
-    complete: Counter[tuple[str, str, int, int]] = field(default_factory=Counter)
-    """Exchanges: method, path, status and bytes of the body."""
+    complete: Counter[tuple[str, str, int, int, str]] = field(default_factory=Counter)
+    """Exchanges: method, path, status, bytes of the body and cache result."""
     incomplete: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Requests without a complete response: method and path."""
     is_unclean: bool = False
@@ -96,6 +108,8 @@ class Session:
         self.on_open: Callable[[], object] = lambda: None
         self.on_end: Callable[[], object] = lambda: None
         self.is_streaming = False
+        self.is_kept_open = False
+        """Whether the user does not end its side when the server ends the connection."""
         self.received = 0
         self.stops_at: int | None = None
         """The number of received bytes at which the user hangs up."""
@@ -164,7 +178,8 @@ class Session:
         books = self.user.books[self.node]
         if self.epoch in self.world.killed_epochs:
             return
-        books.complete[exchange.method, exchange.path.partition("?")[0], message.status, message.size] += 1
+        path = exchange.path.partition("?")[0]
+        books.complete[exchange.method, path, message.status, message.size, exchange.cache_result] += 1
         self.world.completed(exchange)
         self.on_response(exchange)
 
@@ -180,6 +195,21 @@ class Session:
             first.was_cut = first.is_alone and self.world.scheduler.now - first.sent_at > 1
         if self.is_streaming and self.pending and self.wire.end == "eof":
             self.reader.end()
+        if self.is_kept_open and self.wire.end == "eof":
+            self.world.scheduler.after(LINGER_SECONDS + 1.0, self._check_reset)
+        else:
+            self.close()
+
+    def _check_reset(self) -> None:
+        """The server does not wait for ever for the other end of a connection that it has ended."""
+        peer = self.wire.sock.peer
+        if (
+            peer is not None
+            and not peer.closed
+            and not self.wire.closed
+            and not self.world.step_slack(self.world.scheduler.now)
+        ):
+            self.world.found("deadlines", f"{self.user.name} keeps a connection open that the server has ended")
         self.close()
 
     def close(self, abort: bool = False) -> None:
@@ -282,7 +312,7 @@ class Display(User):
         method = "HEAD" if random.random() < self.heads else "GET"
         session.on_response = self._responded
         self.is_waiting = True
-        session.request(method, path, fields)
+        session.request(method, path, fields).known = known if "If-None-Match" in fields else None
 
     def _responded(self, exchange: Exchange) -> None:
         if exchange.method == "GET" and exchange.status == 200:
@@ -290,7 +320,7 @@ class Display(User):
         self.is_waiting = False
         self.next()
         if self.closes and self.session is not None:
-            self.session.close()
+            self.session.owe("an end of the connection, as it asked for", 2.0)
 
     def _ended(self, session: Session) -> None:
         if self.session is session:
@@ -309,13 +339,13 @@ class Browser(User):
         self.board = b""
         self.board_at = self.last_data = self.opened_at = 0.0
         self._last_id = ""
-        self._buffer = b""
+        self._buffer = self.last_event = b""
         self.world.browsers.append(self)
 
     def use(self) -> None:
         self.session = session = Session(self)
         self._buffer = b""
-        session.on_end = lambda: self.next(self.random.uniform(2, 8))
+        session.on_end = partial(self._ended, session)
         fields = {"Last-Event-ID": self._last_id} if self._last_id and self.random.random() < 0.5 else {}
         if not fields:
             self.board = b""
@@ -325,13 +355,20 @@ class Browser(User):
         if self.random.random() < 0.3:
             self.world.scheduler.after(self.random.uniform(1, 600), session.close, self.random.random() < 0.5)
 
+    def _ended(self, session: Session) -> None:
+        is_polite = self.last_event == b"bye" or session.epoch in self.world.killed_epochs
+        if session.is_streaming and session.wire.end == "eof" and not is_polite:
+            self.world.found("streams", f"{self.name}: the stream ended after {self.last_event!r}, without bye")
+        self.next(self.random.uniform(2, 8))
+
     def streamed(self, session: Session, message: Message, data: bytes) -> None:
         now = self.last_data = self.world.scheduler.now
         self._buffer += data
         *events, self._buffer = self._buffer.split(b"\n\n")
         for event in events:
             fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n") if not line.startswith(b":"))
-            if fields.get(b"event") == b"board":
+            self.last_event = fields.get(b"event", b"")
+            if self.last_event == b"board":
                 self.board, self.board_at = fields[b"data"], now
                 self._last_id = fields[b"id"].decode()
 
@@ -448,6 +485,7 @@ class Hostile(User):
             b"GET /events/1 HTTP/1.1\r\nHost: x\r\nLast-Event-ID: \xff\r\n\r\n",
         )  # fmt: skip
         session.wire.send(random.choice(heads))
+        session.is_kept_open = random.random() < 0.3
         self.world.scheduler.after(random.random() * 20, session.close, random.random() < 0.5)
 
 
@@ -462,13 +500,13 @@ class LiveDisplay(Display):
 class Operator(User):
     """A load balancer and a monitoring system: asks /ready and /health, and scrapes /metrics."""
 
-    interval = (5.0, 15.0)
+    interval = (5.0, 14.0)
 
     def choose_node(self) -> Node:
         return self.node
 
     def use(self) -> None:
-        self.ask(self.random.choice(("/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))
+        self.ask(self.random.choice(("/ready", "/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))
 
     def ask(self, path: str, then: Callable[[Exchange], object] | None = None) -> None:
         session = Session(self, 8081)

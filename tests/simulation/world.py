@@ -19,11 +19,14 @@ from zope.interface import implementer
 
 from tests.simulation import oracles
 from tests.simulation.balancer import Balancer
+from tests.simulation.disk import Disk
 from tests.simulation.engine import Engines, make_engine_faults
 from tests.simulation.faults import Fault, make_faults
-from tests.simulation.feed import ADDRESS, STOPS, FeedWorld, Model
+from tests.simulation.feed import ADDRESS, LINES, LIVE_LINES, STOPS, FeedWorld, Model
 from tests.simulation.feed_oracles import FEED_ORACLES
 from tests.simulation.gateway import ZONE, Answer, Gateway, Question
+from tests.simulation.gtfs import URL, GtfsServer
+from tests.simulation.http_oracles import HTTP_ORACLES
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
 from tests.simulation.scheduler import Scheduler
@@ -51,10 +54,15 @@ CYCLE = 1800.0
 QUIET = 60.0
 """Seconds of a quiet time: all deadlines pass in it."""
 STEP_MEMORY = 3.0
+TIGHT = (
+    "[cache]", "entries = 6", "flights = 4",
+    "[feed.passtimes]", "passes = 60", "messages = 4", "stops = 8", "[feed.cache]", "bytes = 200000",
+)  # fmt: skip
+"""Settings of a tight world."""
 
 BEGINNINGS = (
-    "2026-03-10 08:00", "2026-06-05 23:20", "2026-03-29 00:40", "2026-10-25 01:10", "2028-02-28 23:15",
-    "2026-12-31 23:30", "2026-07-01 16:30",
+    "2026-03-10 08:00", "2026-06-05 23:20", "2026-07-01 16:30", "2026-10-25 01:10", "2028-02-28 23:15",
+    "2026-12-31 23:30", "2026-03-29 00:40",
 )  # fmt: skip
 """Local times at which worlds begin: a morning, midnights, both changes of the clocks, a leap day."""
 
@@ -102,7 +110,6 @@ class World:
         self.sessions: dict[Session, None] = {}
         self.steps: list[float] = []
         """When the clock was set (steady time)."""
-        self.disk_was_full = False
         self.log_was_lossy = False
         self.n_processes = 0
         self.killed_epochs: set[int] = set()
@@ -121,13 +128,18 @@ class World:
         self.node = self.nodes[0]
         self.balancer = Balancer(self)
         self.engines = Engines(self, Random(f"{seed}/engines")) if n_nodes > 1 else None
+        self.disk = Disk(Random(f"{seed}/disk"))
+        self.is_tight = seed % 6 == 5 and n_nodes == 1
+        """Whether all tables are smaller than what happens in the world."""
+        has_gtfs = self.feed is not None and seed % 4 in (1, 3) and not self.is_tight
+        self.gtfs = GtfsServer(self, Random(f"{seed}/gtfs")) if has_gtfs else None
         modules = ["kv55", "arriva"] if seed % 3 else ["kv55"]
         self.gateways = {
             module: Gateway(self, module, f"10.0.1.{n}", 8090 + n, Random(f"{seed}/gateway/{module}"))
             for n, module in enumerate(modules, 1)
         }
         self.statistics = {node: oracles.Statistics(self, node) for node in self.nodes}
-        rules: list[type[oracles.Oracle]] = [*oracles.ORACLES, *FEED_ORACLES]
+        rules: list[type[oracles.Oracle]] = [*oracles.ORACLES, *HTTP_ORACLES, *FEED_ORACLES]
         if self.engines is not None:
             shared = {oracles.Boards: SharedBoards, oracles.OneQuestion: OneQuestionForAll}
             rules = [shared.get(rule, rule) for rule in rules] + [*SHARED_ORACLES]
@@ -179,11 +191,15 @@ class World:
                 f'callback = "tcp:{gateway.callback_port}"', f"allow = {allow}",
             ]  # fmt: skip
         if self.feed is not None:
-            lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]', 'gtfs = ""']
+            lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]']
+            lines.append(f'gtfs = "{URL if self.gtfs is not None else ""}"')
+        if self.is_tight:
+            lines += TIGHT
         if self.engines is not None:
             lines += ["[share]", f'url = "{self.engines.url}"']
         lines += [
-            "[statistics]", f'file = "{node.statistics}"', "[snapshot]", f'file = "{node.snapshot}"',
+            "[statistics]", f'file = "{node.statistics}"', f"rotate = {oracles.ROTATE_BYTES}", "keep = 100",
+            "[snapshot]", f'file = "{node.snapshot}"',
             "[admin]", 'listen = "tcp:8081"', 'hosts = ["departures.example"]',
         ]  # fmt: skip
         (node.directory / "govi-cache.toml").write_text("\n".join(lines) + "\n")
@@ -220,6 +236,7 @@ class World:
         """End the processes, and free everything."""
         violation = self.violation
         self.is_over = True
+        self.disk.free()
         self.ended_at = self.scheduler.now
         for node in self.nodes:
             if node.is_up:
@@ -243,6 +260,7 @@ class World:
         self.event("quiet", "begins")
         for gateway in self.gateways.values():
             gateway.set_mode("")
+        self.disk.free()
         if self.engines is not None:
             self.engines.heal()
         for node in self.nodes:
@@ -337,17 +355,24 @@ class World:
             oracle.acknowledged(gateway, answer, *arguments)
 
     def stopped(self, node: Node) -> None:
-        """A process has ended in good order; what it has sent has arrived."""
+        """A process has ended in good order; what it has sent has arrived. On a full disk it could save nothing."""
+        if self.disk.is_full:
+            self.model.killed(self.scheduler.now)
         for oracle in self.oracles:
-            oracle.stopped(node, True)
+            oracle.stopped(node, not self.disk.is_full)
 
     def killed(self, node: Node) -> None:
         for oracle in self.oracles:
             oracle.stopped(node, False)
-        # The snapshot may be a minute old: wait until the feed has repeated everything.
-        self.model.unsettled_until = self.scheduler.now + 150
-        self.model.killed_at = self.scheduler.now
+        self.model.killed(self.scheduler.now)
         self.killed_epochs.add(node.epoch)
+
+    def processed(self, arguments: list[str], status: int) -> None:
+        """A child process has run: the compiler of GTFS files."""
+        source, target = Path(arguments[4]), Path(arguments[7])
+        self.event("process", f"{arguments[5]} {status} {target.exists()}")
+        if self.gtfs is not None and target.exists():
+            self.gtfs.compiled(source.read_bytes())
 
     def _accepted(self, sock: Socket) -> None:
         user = self._by_host.get(sock.remote[0])
@@ -384,8 +409,17 @@ class World:
             datetime.fromtimestamp(time + hours * 3600, ZONE).utcoffset() != local.utcoffset() for hours in (-3, 3)
         )
 
+    def skips_an_hour(self, time: float) -> bool:
+        """Return whether an hour is skipped within a few hours of a time: journeys an hour apart then coincide."""
+        before, after = (datetime.fromtimestamp(time + hours * 3600, ZONE).utcoffset() for hours in (-3, 3))
+        assert before is not None
+        assert after is not None
+        return before < after
+
     def plain_body(self, exchange: Exchange) -> bytes:
-        """Return the body of a response without its content coding."""
+        """Return the body of a response without its content coding; of a 304, the body that the client has."""
+        if exchange.status == 304 and exchange.known is not None:
+            exchange = exchange.known
         assert exchange.response is not None
         body = exchange.response.body
         return gzip.decompress(body) if exchange.header("content-encoding") == "gzip" else body
@@ -406,9 +440,12 @@ class World:
 
     def feed_paths(self, random: Random) -> list[str]:
         code, another = random.sample(STOPS, 2)
+        line = random.choice(LIVE_LINES)
+        siri = "/siri/stop-monitoring.json?MonitoringRef="
         forms = (
             f"/live/{code}", f"/live/{code}", f"/board/{code}", f"/tpc/{code}", f"/tpc/{code},{another}",
-            f"/siri/{code}", f"/board/{code}", f"/live/{code},{another}?limit=3",
+            f"{siri}{code}", f"{siri}{another}", f"/board/{code}", f"/live/{code},{another}?limit=3",
+            f"/tpc/{code}/departures", f"/line/{LINES[line]}_{line}_1{random.choice(('', '/actuals'))}",
         )  # fmt: skip
         return [random.choice(forms[:3]), *random.sample(forms, 2)]
 

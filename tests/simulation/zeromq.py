@@ -174,6 +174,10 @@ class PublisherSocket:
             if zeromq.random.random() < zeromq.duplicates:
                 zeromq.scheduler.at(arrival + zeromq.random.random(), subscriber.deliver, list(frames))
 
+    def forget(self) -> None:
+        """Lose the subscribers without a word: their connections stay open, and nothing arrives there."""
+        self.subscribers.clear()
+
     def close(self) -> None:
         address = self.last_endpoint.decode()
         if self._zeromq.publishers.get(address) is self:

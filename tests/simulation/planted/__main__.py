@@ -29,9 +29,8 @@ def plant(patch: Path, target: Path) -> None:
 def simulate(directory: Path, seed: int) -> tuple[float, str]:
     """Run a seed in a copy of the program; return its processor time, and the rule that was broken, if any."""
     output = directory / "output"
-    command = (
-        f"ulimit -t {2 * LIMIT:.0f}; exec {sys.executable} -m tests.simulation --seed {seed} --hours 0.5 --no-shrink"
-    )
+    run = f"{sys.executable} -m tests.simulation --seed {seed} --hours 0.5 --no-shrink"
+    command = f"ulimit -S -t {2 * LIMIT:.0f}; exec {run}"
     with open(output, "wb") as file:
         process = subprocess.Popen(["/bin/sh", "-c", command], cwd=directory, stdout=file, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
