@@ -185,6 +185,8 @@ class RenderedOnceTests(BoardsTestCase):
 
     def test_errors_are_not_stored(self) -> None:
         """Errors are not stored: those for unknown stops, and those for old data."""
+        self.feed.places.index()  # whose places the page of an unknown stop suggests
+        self.clock.pump([0.0] * 20)
         for path in ("/board/999", "/board/x"):
             self.assertEqual(self.request(path).status, 404)
         ingest(self.feed, kv.passtimes(row("1", 15)))
