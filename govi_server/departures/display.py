@@ -123,6 +123,8 @@ class StopDisplay(Struct, frozen=True):
     """Seconds by which the display may lag, also subtracted."""
     similar: tuple[str, ...] = ()
     """Of a stop that does not exist, stops that may be meant: their codes and names."""
+    awaits_data: bool = False
+    """Whether it is down because its source has not sent any data yet."""
 
     @property
     def has_data(self) -> bool:
@@ -266,6 +268,7 @@ def place_display(
         min(times) if times and state == "last_known" else None,
         age,
         similar=tuple(dict.fromkeys(code for stop in stops for code in stop.similar)) if state == "unknown" else (),
+        awaits_data=state == "down" and all(stop.awaits_data for stop in stops),
     )
 
 

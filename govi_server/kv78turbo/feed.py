@@ -155,6 +155,11 @@ class Feed(MultiService):
         return None if last is None else max(self.clock.seconds() - last, 0.0)
 
     @property
+    def has_live_data(self) -> bool:
+        """Whether the feed has sent data, or a snapshot had some."""
+        return self.age is not None or bool(self.passtimes.last_heard)
+
+    @property
     def is_complete(self) -> bool:
         """Whether all changes are reported: the feed is UP, or only the timetable is used."""
         return self.subscriber is None or self.subscriber.state == "UP"

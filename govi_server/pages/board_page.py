@@ -130,8 +130,9 @@ def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
         f'data-offset="{offset_seconds(now):.0f}" data-version="{VERSION}">{timestamp[_CLOCK]}</time>'
         f"{_age(display, lang, now)}</div>\n"
     )
+    with_messages = [stop for stop in display.stops if stop.messages]
     for stop in display.stops:
-        yield from _stop(stop, display.horizon, lang, now)
+        yield from _stop(stop, display.horizon, lang, now, with_messages == [stop])
 
 
 def offset_seconds(now: float) -> float:
@@ -150,10 +151,12 @@ def _age(display: DepartureDisplay, lang: str, now: float) -> str:
     return f'<span class="age" data-age="{max(ages):.0f}">{escape(text)}</span>'
 
 
-def _stop(stop: StopDisplay, horizon: float, lang: str, now: float) -> Iterator[str]:
+def _stop(stop: StopDisplay, horizon: float, lang: str, now: float, is_only_with_messages: bool) -> Iterator[str]:
+    """Render a stop. Only it has messages: on a wall, they have the whole width."""
     town = f'<p class="town">{escape(stop.town)}</p>' if stop.town else ""
     dutch = _DUTCH if stop.name else ""
-    parts = [f'<section class="stop"><header{dutch}><h1>{escape(stop_name(stop, lang))}</h1>{town}</header>']
+    classes = "stop informing" if is_only_with_messages else "stop"
+    parts = [f'<section class="{classes}"><header{dutch}><h1>{escape(stop_name(stop, lang))}</h1>{town}</header>']
     if stop.messages:
         items = "".join(f"<li data-news{_DUTCH}>{escape(message)}</li>" for message in stop.messages)
         parts.append(f'<ul class="messages" aria-label="{escape(TEXTS[lang]["messages"])}">{items}</ul>')
