@@ -168,15 +168,17 @@ class DepartureDisplay(Struct, frozen=True):
     stops: tuple[StopDisplay, ...]
     horizon: float
     """Seconds ahead for which departures are displayed."""
+    is_fictional: bool = False
+    """Whether its source has marked its data as fictional."""
 
     def delayed(self, seconds: float) -> "DepartureDisplay":
         """Return a copy for display up to this many seconds later."""
         stops = [structs.replace(stop, lag=stop.lag + seconds) for stop in self.stops]
-        return DepartureDisplay(tuple(stops), self.horizon)
+        return structs.replace(self, stops=tuple(stops))
 
     def first(self, limit: int | None) -> "DepartureDisplay":
         """Return a copy with at most this many departures per stop; see StopDisplay.first()."""
-        return DepartureDisplay(tuple([stop.first(limit) for stop in self.stops]), self.horizon)
+        return structs.replace(self, stops=tuple([stop.first(limit) for stop in self.stops]))
 
 
 def clean(text: str | None) -> str:

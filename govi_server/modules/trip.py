@@ -97,7 +97,8 @@ class TripHandler(WebHandler):
         reason = "unknown" if journey is None and feed.is_complete else "down" if journey is None else freshness[0]
         if reason not in SERVABLE:
             journey = None
-        body = journey_page.page(journey, lang, feed.clock.seconds(), query, self._module.is_demo).encode()
+        is_fictional = self._module.is_demo or feed.is_fictional
+        body = journey_page.page(journey, lang, feed.clock.seconds(), query, is_fictional).encode()
         representation = make_representation(
             body, f"{CONTENT_TYPE}; charset=utf-8", prefers_gzip(self.env), vary=VARY
         )

@@ -66,7 +66,7 @@ def page(
     codes = ",".join([stop.code for stop in display.stops])
     names = ", ".join([stop_name(stop, lang) for stop in display.stops])
     begin, title, head, body, links, end = _frame(
-        lang, len(display.stops) == 1, tuple(query.items()), filters, is_demo
+        lang, len(display.stops) == 1, tuple(query.items()), filters, is_demo or display.is_fictional
     )
     names = _escaped(names)
     yield f"{begin}{names}{title}{names}{head}{_escaped(codes)}{body}"
@@ -125,9 +125,11 @@ def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
     now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment.
     """
     timestamp = local_timestamp(now)
+    # Pages that were opened before the data was known to be fictional reload, and then say so.
+    version = f"{VERSION}-fictional" if display.is_fictional else VERSION
     yield (
         f'<div class="now"><time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
-        f'data-offset="{offset_seconds(now):.0f}" data-version="{VERSION}">{timestamp[_CLOCK]}</time>'
+        f'data-offset="{offset_seconds(now):.0f}" data-version="{version}">{timestamp[_CLOCK]}</time>'
         f"{_age(display, lang, now)}</div>\n"
     )
     with_messages = [stop for stop in display.stops if stop.messages]

@@ -181,7 +181,7 @@ def test_same_notice_of_two_stops_is_announced_once(visitor: Visitor, waterdorp:
     notices = "".join(f"<p data-news>{text}</p>" for text in ("Geen informatie.", "Geen informatie.", "Omleiding"))
     page.evaluate("html => stream.emit('board', html)", notices)
     page.clock.run_for(1_000)
-    assert page.evaluate("announced") == ["Geen informatie. Omleiding."]
+    assert page.evaluate("announced") == ["Geen informatie. Omleiding"]
 
 
 def test_short_absence_is_not_shown(visitor: Visitor, waterdorp: Waterdorp) -> None:

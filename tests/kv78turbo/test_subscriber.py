@@ -502,7 +502,7 @@ class ReconnectTests(SubscriberTestCase):
             with self.subTest(expected=expected):
                 self.setUp()
                 resolver = NameResolver()
-                self.clock.nameResolver = resolver  # type: ignore[attr-defined]
+                setattr(self.clock, "nameResolver", resolver)
                 directlyProvides(self.clock, IReactorPluggableNameResolver)
                 self.wait(10)
                 self.assertEqual((self.lines(), [*resolver.receivers]), ([], ["feed.example"]))
@@ -514,7 +514,7 @@ class ReconnectTests(SubscriberTestCase):
     def test_unresolved_host_name_after_stop(self) -> None:
         """A name that is resolved after the stop has no effect."""
         resolver = NameResolver()
-        self.clock.nameResolver = resolver  # type: ignore[attr-defined]
+        setattr(self.clock, "nameResolver", resolver)
         directlyProvides(self.clock, IReactorPluggableNameResolver)
         self.wait(10)
         self.subscriber.stopService()

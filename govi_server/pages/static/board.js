@@ -89,11 +89,11 @@
     var current = {}, fresh = [];
     each(board.querySelectorAll("[data-news]"), function (node) {
       var text = textOf(node);
-      if (!announced[text] && !current[text]) { fresh.push(/[.!?]$/.test(text) ? text : text + "."); }
+      if (!announced[text] && !current[text]) { fresh.push(text); }
       current[text] = true;
     });
     announced = current;
-    if (fresh.length && !silently) { readOut(fresh.join(" ")); }
+    if (fresh.length && !silently) { readOut(fresh.join(". ").replace(/([.!?])\. /g, "$1 ")); }
   }
 
   // Reloads the page after an upgrade of the server, once it responds.
