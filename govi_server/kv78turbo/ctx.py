@@ -97,7 +97,8 @@ def read_group(message: bytes) -> Group:
     line = message.partition(b"\n")[0].rstrip(b"\r")
     fields = line[2:].decode(errors="replace").split("|") if line.startswith(b"\\G") else []
     fields += [""] * 8
-    return Group(*(fields[i][:MAX_GROUP_TEXT_CHARACTERS] for i in (0, 2, 7)), fields[1] == FICTIONAL)
+    label, subscription, timestamp = (fields[i][:MAX_GROUP_TEXT_CHARACTERS] for i in (0, 2, 7))
+    return Group(label, subscription, timestamp, fields[1] == FICTIONAL)
 
 
 def chunked(data: bytes) -> Iterator[bytes]:

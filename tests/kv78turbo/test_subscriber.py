@@ -3,7 +3,7 @@
 import errno
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import zmq
 from twisted.internet.address import IPv4Address
@@ -502,7 +502,7 @@ class ReconnectTests(SubscriberTestCase):
             with self.subTest(expected=expected):
                 self.setUp()
                 resolver = NameResolver()
-                setattr(self.clock, "nameResolver", resolver)
+                self.clock.nameResolver = cast(Any, resolver)
                 directlyProvides(self.clock, IReactorPluggableNameResolver)
                 self.wait(10)
                 self.assertEqual((self.lines(), [*resolver.receivers]), ([], ["feed.example"]))
@@ -514,7 +514,7 @@ class ReconnectTests(SubscriberTestCase):
     def test_unresolved_host_name_after_stop(self) -> None:
         """A name that is resolved after the stop has no effect."""
         resolver = NameResolver()
-        setattr(self.clock, "nameResolver", resolver)
+        self.clock.nameResolver = cast(Any, resolver)
         directlyProvides(self.clock, IReactorPluggableNameResolver)
         self.wait(10)
         self.subscriber.stopService()
