@@ -134,8 +134,12 @@ class PlanningService(Service):
 
     def _ended(self, _: object) -> None:
         self._work = None
-        self._store.new_file.unlink(missing_ok=True)
-        self._store.new_planning.unlink(missing_ok=True)
+        for path in (self._store.new_file, self._store.new_planning):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                text = "GTFS {source}: {path} not removed: {reason}"
+                self.log.warn(text, source=self.source, path=path, reason=error.strerror)
         if self.running:
             self._save()
             self._schedule()
