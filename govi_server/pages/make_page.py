@@ -46,7 +46,7 @@ _PAGE = TEMPLATES.get_template("make.html")
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """What the page has been told: the chosen stops, and those that a search found.
+    """What the page shows: the chosen stops, and those that a search found.
 
     matches: None without a search. lines: LinePublicNumbers of the chosen stops. directions: where the departures of
     each LineDirection go. can_search: False for a gateway. origin: scheme and host of the server's address. walking:

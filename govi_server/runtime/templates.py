@@ -25,5 +25,5 @@ def _printable(value: object) -> object:
     Markup is returned as it is, since it was made from such values.
     """
     if isinstance(value, str) and not hasattr(value, "__html__"):
-        return escape_unprintable(value, kept="\n\t")
+        return escape_unprintable(value, allowed="\n\t")
     return value
