@@ -51,7 +51,7 @@ class RepeatedCallTests(SynchronousTestCase):
             raise ZeroDivisionError
 
         for failing in (raise_error, lambda: fail(ZeroDivisionError())):
-            self.call = failing  # type: ignore[assignment,method-assign]  # what fails
+            self.call = failing  # type: ignore[method-assign]  # what fails
             with capturedLogs() as events:
                 repeated = self.start()
                 self.clock.pump([10] * 6)
@@ -73,7 +73,7 @@ class RepeatedCallTests(SynchronousTestCase):
     def test_stopping_waits_for_the_last_call(self) -> None:
         """Stopping returns a Deferred that fires when the last call is done; its cancellation is not logged."""
         work: Deferred[None] = Deferred()
-        self.call = lambda: work  # type: ignore[assignment,method-assign]  # what takes time
+        self.call = lambda: work  # type: ignore[method-assign]  # what takes time
         ended = self.start().stopService()
         assert ended is not None
         self.assertNoResult(ended)
