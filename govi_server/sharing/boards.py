@@ -117,10 +117,11 @@ return 1
 """)
 
 
-# Registers a node's address, if it has one; returns those of all nodes.
+# Registers a node's address, if it has one; returns those of all nodes. A value of another program is overwritten.
 # KEYS: nodes. ARGV: address, lifetime in seconds, channel, the message about a new node.
 _REGISTER = Script("""
 local now = tonumber(redis.call('TIME')[1])
+if redis.pcall('ZREVRANGE', KEYS[1], 0, 0).err then redis.call('EXPIRE', KEYS[1], 0) end
 if ARGV[1] ~= '' then
   local is_new = redis.call('ZADD', KEYS[1], now, ARGV[1])
   redis.call('EXPIRE', KEYS[1], ARGV[2])

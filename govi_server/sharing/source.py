@@ -54,8 +54,9 @@ class SharedSource(Service):
     A request that waits for another node claims the board again every RENEW_SECONDS, and whenever the engine reports
     that the other request has ended; so it takes over from a node that has died. Without the engine, and whenever it
     fails, each request goes to the source. fresh: the age in seconds up to which the engine's boards are used.
-    deadline: of a caller, in seconds, above that of the source. After a takeover the source may take longer: then it
-    keeps its request, and the node its claim, and later callers wait for it as well.
+    deadline: of a caller, in seconds, at least RENEW_SECONDS above that of the source; callers fail up to
+    RENEW_SECONDS before it. After a takeover the source may take longer: then it keeps its request, and the node its
+    claim, and later callers wait for it as well.
     """
 
     log = Logger()
@@ -182,11 +183,11 @@ class SharedSource(Service):
             yield
 
     def _check_deadlines(self, request: _Request, now: float) -> None:
-        """Fail the callers that have waited for too long."""
+        """Fail the callers whose deadline is before the next check."""
         request.started_at = min(request.started_at, now)  # the clock may be set back
         for result, started_at in list(request.waiting.items()):
             request.waiting[result] = min(started_at, now)
-            if now - started_at >= self._deadline:
+            if now + RENEW_SECONDS - started_at > self._deadline:
                 del request.waiting[result]
                 self._count(request)
                 result.errback(SourceSilent(f"no response within {self._deadline:g} s"))
