@@ -1,12 +1,18 @@
 """A version of what all stops share, of which a change reaches the stops one after another."""
 
 from collections.abc import Callable, Collection
+from zlib import crc32
 
 SPREAD_SECONDS = 10.0
 """Time in which a change reaches all stops."""
 
 GROUPS = 128
-"""Groups of stops, by their codes' hashes, that a change reaches together."""
+"""Groups of stops that a change reaches together."""
+
+
+def _group(code: str) -> int:
+    """Return the group of a stop, the same in every process."""
+    return crc32(code.encode()) % GROUPS
 
 
 class SpreadVersion:
@@ -34,7 +40,7 @@ class SpreadVersion:
         """Return the version of a stop. latest: the version of what is shared."""
         if self._behind or latest != self._latest:
             self._advance(latest)
-        return self._versions[hash(code) % GROUPS]
+        return self._versions[_group(code)] if self._behind else latest
 
     def of_all(self, codes: Collection[str], latest: int) -> int:
         """Return a version that changes whenever that of one of these stops does."""
@@ -42,7 +48,7 @@ class SpreadVersion:
             self._advance(latest)
         if not self._behind:
             return len(codes) * latest
-        return sum([self._versions[hash(code) % GROUPS] for code in codes])
+        return sum([self._versions[_group(code)] for code in codes])
 
     def _advance(self, latest: int) -> None:
         """Let the latest change reach as many groups as is due."""

@@ -81,7 +81,7 @@ silence = 600.0
 """
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait for a condition. Raises AssertionError after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -98,6 +98,7 @@ def test_everything_works_under_the_restrictions(gateway: tuple[HTTPServer, thre
         [feed]
         addresses = ["tcp://127.0.0.1:{free_port()}"]
         timetable = "."
+        gtfs = ""
         """
     )
     (tmp_path / "keys").touch()

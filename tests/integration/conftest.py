@@ -271,7 +271,7 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
     raise AssertionError(f"the process ended without {text!r}: {output}")
 
 
-def becomes_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
+def becomes_true(condition: Callable[[], bool], seconds: float = 30) -> bool:
     """Return whether a condition becomes true within so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -285,7 +285,9 @@ def test_command(twistd: Twistd, tmp_path: Path) -> None:
     wait_for(proxy, "publishing on")
     status, body = get(f"http://127.0.0.1:{admin}/health")
     assert (status, json.loads(body)["status"]) == (503, "UNKNOWN")
-    node = twistd("govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1", "--admin", "", "--feed", publish)
+    node = twistd(
+        "govi-cache", "--listen", f"tcp:{port}:interface=127.0.0.1", "--admin", "", "--feed", publish, "--gtfs", ""
+    )
     wait_for(node, "for govi-cache")
     twistd("govi-simulator", "--listen", f"tcp:{free_port()}:interface=127.0.0.1", "--feed", feed)
     wait_for(node, "(RECOVERING)")

@@ -384,7 +384,7 @@ class SharedBoardsTests(SharingTestCase):
 
     def test_any_reply(self) -> None:
         """A reply that no script returns is unreadable, and the request is sent."""
-        for reply in (None, 1, [], [b"ask", 1], [b"board"], [b"board", 1, 1], {b"a": 1}, b"ask"):
+        for reply in (None, 1, [], [b"claimed", 1], [b"board"], [b"board", 1, 1], {b"a": 1}, b"claimed"):
             self.assertEqual(self.nodes[0].boards._claimed(reply, CODE).state, "unreadable")
 
     def test_message_about_no_stop_is_ignored(self) -> None:
