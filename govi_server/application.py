@@ -6,6 +6,7 @@ Longer than other modules, since every one of them is made here, each in a few l
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast, get_args
 
 import msgspec
@@ -83,6 +84,8 @@ HEALTH_INTERVAL = 10.0
 
 DEMO = {"Data-Source": "demo"}
 """The header field of every response of a demo, so that its departures are not taken for real ones."""
+
+_DEMO_HEADERS = {**SERVER, **public_headers("Feed-State", *DEMO), **DEMO}
 
 RELOADABLE_ACCESS = ("per_client", "rate", "burst", "unlimited", "proxies", "header")
 """The settings of [access] that can be reloaded: all but connections, which is fitted to the limit of open files."""
@@ -244,8 +247,14 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
 def response_headers(config: Config) -> dict[str, str]:
     """Return the header fields of every response of the public server."""
     if config.is_demo:
-        return {**SERVER, **public_headers("Feed-State", *DEMO), **DEMO}
+        return _DEMO_HEADERS
     return {**SERVER, **public_headers("Feed-State")}
+
+
+def _mark_fictional(server: Server) -> None:
+    """Mark the responses of a server whose feed turned out to be fictional. server: of the clients or the workers."""
+    log.warn("Feed: its data is marked as fictional, as that of the simulator; all pages and responses say so")
+    server.headers = tuple((_DEMO_HEADERS if server.headers else DEMO).items())
 
 
 def _open_url(address: IAddress, scheme: str) -> str | None:
@@ -275,6 +284,8 @@ def add_modules(
     engine = add_engine(services, config.share, components, runner, reactor) if config.share.url else None
     if config.is_live or config.is_demo:
         components.feed = feed = add_feed(services, NAME, config, components, runner, reactor)
+        if not config.is_demo:
+            feed.on_fictional = partial(_mark_fictional, components.server)
         for live_module in (*ovapi_modules(feed), Places(feed), Near(feed), Siri(feed), Trips(feed, config.is_demo)):
             _add_module(modules, live_module)
     for name, settings in config.modules.items():

@@ -94,11 +94,11 @@ class Program:
         assert self.components.feed is not None
         self.components.feed.subscriber = cast(Subscriber, FakeSubscriber(state, self.clock.seconds()))
 
-    def request(self, path: str, accept: str = "", method: str = "GET", more: str = "") -> Response:
+    def request(self, path: str, accept: str = "", method: str = "GET", more: str = "", host: str = "x") -> Response:
         """Send a request, wait for the response and disconnect; the body of a stream is what it has sent by then."""
         client = Client(self.server)
         fields = f"Accept: {accept}\r\n{more}" if accept else more
-        client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
+        client.send(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode())
         for pause in self.pauses:
             if client.transport.value():
                 break

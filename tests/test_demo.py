@@ -1,5 +1,6 @@
 """A demo marks itself wherever its departures are shown, and is never started by accident."""
 
+from lxml import html
 from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,11 +17,15 @@ PAGES = ("/", f"/board/{STATION}", f"/board/{STATION}?view=wall", "/board/1", "/
 """All kinds of pages."""
 
 
+FICTIONAL = ("demo", "feed")
+"""The sources whose data is fictional in these tests; the feed learns it from the simulator's messages."""
+
+
 class DemoTests(SynchronousTestCase):
     """The marks of a demo."""
 
     def test_every_page_says_so(self) -> None:
-        """Every page of the demo, in every language, says that its departures are fictional; no other does."""
+        """Every page of the demo and of a simulated feed says so, in every language; no other does."""
         notes = {texts["demo"] for texts in TEXTS.values()}
         self.assertEqual(len(notes), len(TEXTS))
         for source in SOURCES:
@@ -29,14 +34,14 @@ class DemoTests(SynchronousTestCase):
                 for lang, texts in TEXTS.items():
                     separator = "&" if "?" in path else "?"
                     body = program.request(f"{path}{separator}lang={lang}", "text/html").body.decode()
-                    expected = {TEXTS["en"]["demo"] if path == "/docs" else texts["demo"]}
+                    expected = {texts["demo"]} if source in FICTIONAL else set()
+                    if path == "/docs":
+                        expected = {TEXTS["en"]["demo"]} if source == "demo" else set()
                     body = body.replace("\N{NO-BREAK SPACE}", " ")  # of French
-                    self.assertEqual(
-                        {note for note in notes if note in body}, expected if source == "demo" else set()
-                    )
+                    self.assertEqual({note for note in notes if note in body}, expected)
 
     def test_every_response_says_so(self) -> None:
-        """Every response of the demo has the header field, repeated ones and errors as well; no other does."""
+        """Every response of the demo and of a simulated feed has the header field, also repeated ones and errors."""
         for source in SOURCES:
             program = Program(source)
             for path in (
@@ -48,9 +53,9 @@ class DemoTests(SynchronousTestCase):
                 "/kv55/x?limit=x",
             ):
                 headers = program.request(path).headers
-                self.assertEqual(headers["Data-Source"], "demo" if source == "demo" else None, path)
+                self.assertEqual(headers["Data-Source"], "demo" if source in FICTIONAL else None, path)
                 exposed = headers["Access-Control-Expose-Headers"].split(", ")
-                self.assertEqual("Data-Source" in exposed, source == "demo")
+                self.assertEqual("Data-Source" in exposed, source in FICTIONAL)
 
     def test_log_says_so(self) -> None:
         """The log of the demo begins with a warning; no other does."""
@@ -62,6 +67,29 @@ class DemoTests(SynchronousTestCase):
             warnings = [formatEvent(event) for event in events if event["log_level"] == LogLevel.warn]
             self.assertEqual([warning for warning in warnings if "fictional" in warning], warnings)
             self.assertEqual(bool(warnings), source == "demo")
+
+    def test_simulated_feed_is_noticed(self) -> None:
+        """A feed is not marked before the simulator's data arrives; then a warning is logged once."""
+        program = Program("feed", has_data=False)
+        self.assertNotIn(TEXTS["nl"]["demo"], program.request(f"/board/{STATION}", "text/html").body.decode())
+        self.assertIsNone(program.request("/").headers["Data-Source"])
+        events = EventLoggingObserver()
+        globalLogPublisher.addObserver(events)
+        self.addCleanup(globalLogPublisher.removeObserver, events)
+        Program("feed")
+        warnings = [formatEvent(event) or "" for event in events if event["log_level"] == LogLevel.warn]
+        self.assertEqual([warning for warning in warnings if "fictional" in warning][1:], [])
+        self.assertIn("fictional", "".join(warnings))
+
+    def test_open_page_reloads(self) -> None:
+        """A page that was opened before the feed was known to be fictional gets another version, hence reloads."""
+        versions = [
+            html.fromstring(Program("feed", has_data).request(f"/board/{STATION}", "text/html").body.decode()).xpath(
+                "string(//@data-version)"
+            )
+            for has_data in (False, True)
+        ]
+        self.assertNotEqual(*versions)
 
     def test_source_must_be_chosen(self) -> None:
         """Without a source there is no configuration; the error names all sources."""

@@ -123,6 +123,8 @@ class StopDisplay(Struct, frozen=True):
     """Seconds by which the display may lag, also subtracted."""
     similar: tuple[str, ...] = ()
     """Of a stop that does not exist, stops that may be meant: their codes and names."""
+    awaits_data: bool = False
+    """Whether it is down because its source has not sent any data yet."""
 
     @property
     def has_data(self) -> bool:
@@ -166,15 +168,17 @@ class DepartureDisplay(Struct, frozen=True):
     stops: tuple[StopDisplay, ...]
     horizon: float
     """Seconds ahead for which departures are displayed."""
+    is_fictional: bool = False
+    """Whether its source has marked its data as fictional."""
 
     def delayed(self, seconds: float) -> "DepartureDisplay":
         """Return a copy for display up to this many seconds later."""
         stops = [structs.replace(stop, lag=stop.lag + seconds) for stop in self.stops]
-        return DepartureDisplay(tuple(stops), self.horizon)
+        return structs.replace(self, stops=tuple(stops))
 
     def first(self, limit: int | None) -> "DepartureDisplay":
         """Return a copy with at most this many departures per stop; see StopDisplay.first()."""
-        return DepartureDisplay(tuple([stop.first(limit) for stop in self.stops]), self.horizon)
+        return structs.replace(self, stops=tuple([stop.first(limit) for stop in self.stops]))
 
 
 def clean(text: str | None) -> str:
@@ -266,6 +270,7 @@ def place_display(
         min(times) if times and state == "last_known" else None,
         age,
         similar=tuple(dict.fromkeys(code for stop in stops for code in stop.similar)) if state == "unknown" else (),
+        awaits_data=state == "down" and all(stop.awaits_data for stop in stops),
     )
 
 

@@ -19,6 +19,9 @@ KEY_FIELD = rb"[^|\\!-~]*+[!-\[\]-{}~][^|\\]*"
 The quantifier of its beginning is possessive, because a search of all beginnings would take quadratic time.
 """
 
+FICTIONAL = "FICTIONAL"
+"""The name of groups that are not about real vehicles, as the simulator's; that of real ones is their label."""
+
 MAX_LINE_BYTES = 1 << 16
 """Longer lines are rejected: the longest one in the captures has less than 1,000 bytes."""
 
@@ -58,6 +61,7 @@ class Group(NamedTuple):
     subscription: str = ""
     timestamp: str = ""
     """The time of publication: 2021-06-06T18:26:05+02:00."""
+    is_fictional: bool = False
 
 
 class Records(NamedTuple):
@@ -93,7 +97,8 @@ def read_group(message: bytes) -> Group:
     line = message.partition(b"\n")[0].rstrip(b"\r")
     fields = line[2:].decode(errors="replace").split("|") if line.startswith(b"\\G") else []
     fields += [""] * 8
-    return Group(*(fields[i][:MAX_GROUP_TEXT_CHARACTERS] for i in (0, 2, 7)))
+    label, subscription, timestamp = (fields[i][:MAX_GROUP_TEXT_CHARACTERS] for i in (0, 2, 7))
+    return Group(label, subscription, timestamp, fields[1] == FICTIONAL)
 
 
 def chunked(data: bytes) -> Iterator[bytes]:
@@ -236,9 +241,9 @@ Table = tuple[str, Sequence[str], Iterable[Sequence[str | None]]]
 """A table to write: name, labels, and rows with a value for each label, None for null."""
 
 
-def write(label: str, subscription: str, timestamp: str, tables: Iterable[Table]) -> bytes:
+def write(label: str, subscription: str, timestamp: str, tables: Iterable[Table], name: str = "") -> bytes:
     """Format a message: one group with its tables, as in the captures (CRLF; U+FEFF ends the group line)."""
-    lines = [f"\\G{label}|{label}|{subscription}|||UTF-8|0.1|{timestamp}|\ufeff"]
+    lines = [f"\\G{label}|{name or label}|{subscription}|||UTF-8|0.1|{timestamp}|\ufeff"]
     for name, labels, rows in tables:
         lines.append(f"\\T{name}|{name}|start object")
         lines.append("\\L" + "|".join(labels))

@@ -34,7 +34,8 @@ def stop_display(
         if freshness == "unknown":
             yield  # a list may have a thousand such codes
             return StopDisplay(departures.code, "unknown", similar=similar_stops(feed, departures.code))
-        return StopDisplay(departures.code, "down", name=name, town=town)
+        awaits_data = freshness == "down" and not feed.has_live_data
+        return StopDisplay(departures.code, "down", name=name, town=town, awaits_data=awaits_data)
     outdated = feed.outdated_operators(departures)
     rows: list[DisplayRow] = []
     live: list[Passtime] = []

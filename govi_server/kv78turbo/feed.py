@@ -108,6 +108,10 @@ class Feed(MultiService):
         self.journeys = JourneyPasstimes(self.passtimes, self.timetable, reactor.seconds, limits.stale)
         self.subscriptions: BoundedTable[str, str] = BoundedTable(MAX_SUBSCRIPTIONS, SUBSCRIPTION_RETENTION_SECONDS)
         """The timestamp of the last KV8 message of each subscription."""
+        self.is_fictional = False
+        """Whether it has sent data that is marked as fictional; then no page or response may pass for real."""
+        self.on_fictional: Callable[[], object] = lambda: None
+        """Called when the first of such data arrives."""
         self.n_records = 0
         self._reported_evictions: dict[str, int] = {}
         self._swept_at = 0.0
@@ -151,6 +155,11 @@ class Feed(MultiService):
         """Seconds since the latest data; None before the first."""
         last = None if self.subscriber is None else self.subscriber.last
         return None if last is None else max(self.clock.seconds() - last, 0.0)
+
+    @property
+    def has_live_data(self) -> bool:
+        """Whether the feed has sent data, or a snapshot had some."""
+        return self.age is not None or bool(self.passtimes.last_heard)
 
     @property
     def is_complete(self) -> bool:
@@ -257,7 +266,10 @@ class Feed(MultiService):
         for records in message:
             self.n_records += len(records.lines)
             if (yield from self.passtimes.ingest(records, reject)):
-                _, subscription, timestamp = records.group
+                _, subscription, timestamp, is_fictional = records.group
+                if is_fictional and not self.is_fictional:
+                    self.is_fictional = True
+                    self.on_fictional()
                 now = self.clock.seconds()
                 latest = latest_timestamp(self.subscriptions.get(subscription), timestamp, now)
                 self.subscriptions.put(subscription, latest or "", now)

@@ -17,8 +17,10 @@ from govi_server.kv78turbo.zmq_sockets import (
     Socket,
     SocketDescriptor,
     SubscriberSockets,
+    can_resolve,
     check_address,
     has_message,
+    host_of,
 )
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import SubscriberSettings
@@ -197,14 +199,25 @@ class Subscriber(Service):
             self._reconnect(address, f"cannot connect: {error.strerror}")
 
     def _check_first_frame(self) -> None:
-        """Log that nothing was received: libzmq retries refused connections without reporting them."""
-        if self.alive is None and self._state == "UNKNOWN":
-            self.log.warn(
-                "Feed {address}: nothing received for {seconds:g} s; check the address, and that outgoing "
-                "connections to its port are allowed",
-                address=self.address,
-                seconds=FIRST_FRAME_SECONDS,
-            )
+        """Log that nothing was received: libzmq retries names and refused connections without reporting them."""
+        if self.alive is not None or self._state != "UNKNOWN":
+            return
+        resolved = can_resolve(self._reactor, "" if self.address is None else host_of(self.address))
+        resolved.addCallback(self._report_nothing)
+
+    def _report_nothing(self, is_resolved: bool) -> None:
+        """Log that nothing was received, unless it was meanwhile. is_resolved: whether the host's name was."""
+        if not self.running or self.alive is not None:
+            return
+        cause = "check the address, and that outgoing connections to its port are allowed"
+        if not is_resolved:
+            cause = "its host name cannot be resolved; check the address, and the network and DNS of this machine"
+        self.log.warn(
+            "Feed {address}: nothing received for {seconds:g} s; {cause}",
+            address=self.address,
+            seconds=FIRST_FRAME_SECONDS,
+            cause=cause,
+        )
 
     def _check_silence(self) -> None:
         """Reconnect after the maximum silence; otherwise schedule the next check."""

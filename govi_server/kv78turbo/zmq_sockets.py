@@ -7,7 +7,13 @@ from typing import Any, cast
 
 import zmq
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IReadDescriptor,
+    IResolutionReceiver,
+)
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -139,6 +145,44 @@ def _is_valid(address: str, tcp: re.Pattern[str]) -> bool:
         match = tcp.fullmatch(path)
         return match is not None and (match[1] == "*" or 0 < int(match[1]) < 65536)
     return scheme in ("ipc", "inproc") and 0 < len(os.fsencode(path)) <= zmq.IPC_PATH_MAX_LEN
+
+
+def host_of(address: str) -> str:
+    """Return the host of a tcp address; "" for another one."""
+    return address.removeprefix("tcp://").rpartition(":")[0].strip("[]") if address.startswith("tcp://") else ""
+
+
+def can_resolve(reactor: Any, host: str) -> Deferred[bool]:
+    """Return whether the reactor resolves a host name; also fires with True if it resolves none, or for "".
+
+    libzmq resolves names itself, again and again, and does not report failures.
+    """
+    done: Deferred[bool] = Deferred()
+    if host and IReactorPluggableNameResolver.providedBy(reactor):
+        reactor.nameResolver.resolveHostName(_Resolution(done), host)
+    else:
+        done.callback(True)
+    return done
+
+
+@implementer(IResolutionReceiver)
+class _Resolution:
+    """Receives the addresses of a host name; fires done with whether there are any."""
+
+    def __init__(self, done: Deferred[bool]) -> None:
+        self._done = done
+        self._has_address = False
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Do nothing."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        """Note an address."""
+        self._has_address = True
+
+    def resolutionComplete(self) -> None:
+        """Report the result."""
+        self._done.callback(self._has_address)
 
 
 def check_address(setting: str, address: str, is_valid: Callable[[str], bool] = is_address) -> None:

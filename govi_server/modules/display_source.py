@@ -191,7 +191,7 @@ class FeedDisplays:
             # Boards are displayed up to MAX_AGE later.
             after = query.after_at(number)
             stops.append(stop.leaving(after and after + MAX_AGE, now).first(query.limit))
-        return DepartureDisplay(tuple(stops), horizon)
+        return DepartureDisplay(tuple(stops), horizon, self.feed.is_fictional)
 
 
 def _full_name(place: Place) -> str:

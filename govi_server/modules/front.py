@@ -88,6 +88,7 @@ class Front(Service):
         """Return the page's content. results: the places that a search returned."""
         status = None if self.feed is None else self._feed_status(self.feed, results, disruptions)
         is_demo = any(source.kind == "demo" for source in self._sources)
+        is_demo = is_demo or (self.feed is not None and self.feed.is_fictional)
         example = self._example or (status.changed[0].id if status and status.changed else "")
         return FrontPage(self._sources, status, is_demo, self._unreachable(), example, self._version)
 

@@ -97,7 +97,8 @@ class TripHandler(WebHandler):
         reason = "unknown" if journey is None and feed.is_complete else "down" if journey is None else freshness[0]
         if reason not in SERVABLE:
             journey = None
-        page = journey_page.page(journey, lang, feed.clock.seconds(), query, self._module.is_demo)
+        is_fictional = self._module.is_demo or feed.is_fictional
+        page = journey_page.page(journey, lang, feed.clock.seconds(), query, is_fictional)
         pieces = (piece.encode() for piece in page)
         content_type = f"{CONTENT_TYPE}; charset=utf-8"
         representation = await feed.runner.run(represent(pieces, content_type, prefers_gzip(self.env), vary=VARY))

@@ -71,7 +71,7 @@ class Status:
             "now": _moment(now),
             "started": _moment(self._started),
             "version": self._version,
-            "demo": config.is_demo,
+            "demo": config.is_demo or (components.feed is not None and components.feed.is_fictional),
             "connections": {
                 "open": figures.connections,
                 "limit": figures.limit,

@@ -66,7 +66,7 @@ def page(
     codes = ",".join([stop.code for stop in display.stops])
     names = ", ".join([stop_name(stop, lang) for stop in display.stops])
     begin, title, head, body, links, end = _frame(
-        lang, len(display.stops) == 1, tuple(query.items()), filters, is_demo
+        lang, len(display.stops) == 1, tuple(query.items()), filters, is_demo or display.is_fictional
     )
     names = _escaped(names)
     yield f"{begin}{names}{title}{names}{head}{_escaped(codes)}{body}"
@@ -125,13 +125,16 @@ def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
     now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment.
     """
     timestamp = local_timestamp(now)
+    # Pages that were opened before the data was known to be fictional reload, and then say so.
+    version = f"{VERSION}-fictional" if display.is_fictional else VERSION
     yield (
         f'<div class="now"><time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
-        f'data-offset="{offset_seconds(now):.0f}" data-version="{VERSION}">{timestamp[_CLOCK]}</time>'
+        f'data-offset="{offset_seconds(now):.0f}" data-version="{version}">{timestamp[_CLOCK]}</time>'
         f"{_age(display, lang, now)}</div>\n"
     )
+    with_messages = [stop for stop in display.stops if stop.messages]
     for stop in display.stops:
-        yield from _stop(stop, display.horizon, lang, now)
+        yield from _stop(stop, display.horizon, lang, now, with_messages == [stop])
 
 
 def offset_seconds(now: float) -> float:
@@ -150,10 +153,12 @@ def _age(display: DepartureDisplay, lang: str, now: float) -> str:
     return f'<span class="age" data-age="{max(ages):.0f}">{escape(text)}</span>'
 
 
-def _stop(stop: StopDisplay, horizon: float, lang: str, now: float) -> Iterator[str]:
+def _stop(stop: StopDisplay, horizon: float, lang: str, now: float, is_only_with_messages: bool) -> Iterator[str]:
+    """Render a stop. Only it has messages: on a wall, they have the whole width."""
     town = f'<p class="town">{escape(stop.town)}</p>' if stop.town else ""
     dutch = _DUTCH if stop.name else ""
-    parts = [f'<section class="stop"><header{dutch}><h1>{escape(stop_name(stop, lang))}</h1>{town}</header>']
+    classes = "stop informing" if is_only_with_messages else "stop"
+    parts = [f'<section class="{classes}"><header{dutch}><h1>{escape(stop_name(stop, lang))}</h1>{town}</header>']
     if stop.messages:
         items = "".join(f"<li data-news{_DUTCH}>{escape(message)}</li>" for message in stop.messages)
         parts.append(f'<ul class="messages" aria-label="{escape(TEXTS[lang]["messages"])}">{items}</ul>')

@@ -84,6 +84,11 @@ class FeedStatus:
     disruptions: Sequence[tuple[str, str, int]]
     """The messages that apply now: text, the code of a stop, and the number of stops."""
 
+    @property
+    def awaits_data(self) -> bool:
+        """Whether nothing was received yet, so that there may be disruptions."""
+        return self.age is None and not self.operators
+
 
 @dataclass(frozen=True, slots=True)
 class FrontPage:

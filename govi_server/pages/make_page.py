@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import segno
 from markupsafe import Markup
@@ -134,6 +134,7 @@ def _result(
     return {
         "path": path,
         "url": url,
+        "is_local": _is_local(origin),
         "qr": Markup(_qr_code(url)),
         "frame": f'<iframe src="{escape(url)}" title="Departures" width="{width}" height="{height}"></iframe>',
         "led": f"curl -H 'Accept: text/plain' '{origin}/board/{stops}?{text}'",
@@ -141,6 +142,12 @@ def _result(
         "width": width,
         "height": height,
     }
+
+
+def _is_local(origin: str) -> bool:
+    """Return whether only this computer reaches a scheme and host."""
+    host = urlsplit(origin).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _qr_code(text: str) -> str:

@@ -67,7 +67,8 @@ def stop_words(stop: StopDisplay, horizon: float, lang: str) -> str:
     if stop.state not in _NOTICES:
         return ""
     time = "" if stop.as_of is None else clock(stop.as_of)
-    words = TEXTS[lang][stop.state].format(code=stop.code, n=round(horizon / MINUTE), time=time)
+    key = "down_yet" if stop.awaits_data else stop.state
+    words = TEXTS[lang][key].format(code=stop.code, n=round(horizon / MINUTE), time=time)
     if stop.state == "none" and stop.as_of is not None:
         words += " " + TEXTS[lang]["last_known"].format(time=time)
     if stop.similar:

@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, RedirectAgent, ResponseDone
+from twisted.web.client import Agent, HTTPConnectionPool, RedirectAgent, ResponseDone, _HTTP11ClientFactory
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
@@ -77,12 +77,20 @@ def read_index(html: str, url: str) -> list[IndexedFile]:
     return [files[day] for day in sorted(files, reverse=True)]
 
 
+class _QuietFactory(_HTTP11ClientFactory):
+    """Does not log the start and end of each connection."""
+
+    noisy = False
+
+
 class Downloader:
     """Sends requests for files. user_agent: identifies this program and its contact."""
 
     def __init__(self, reactor: Any, user_agent: str) -> None:
         self._clock: IReactorTime = reactor
-        self._agent = RedirectAgent(Agent(reactor, connectTimeout=SILENCE_SECONDS), MAX_REDIRECTS)
+        pool = HTTPConnectionPool(reactor, persistent=False)
+        pool._factory = _QuietFactory
+        self._agent = RedirectAgent(Agent(reactor, connectTimeout=SILENCE_SECONDS, pool=pool), MAX_REDIRECTS)
         self._user_agent = user_agent
 
     async def index(self, url: str) -> list[IndexedFile]:

@@ -123,7 +123,7 @@ class _Survey:
     def add(self, message: Message) -> None:
         """Add a message."""
         self.message_count += 1
-        label, _, timestamp = ctx.read_group(message.ctx)
+        label, _, timestamp, _ = ctx.read_group(message.ctx)
         sent = read_timestamp(timestamp)
         if sent is not None:
             self._first_date = self._first_date or local_date(sent)
@@ -196,7 +196,7 @@ def _parse_line(line: bytes) -> tuple[float, Message]:
 
 def _parse_ctx(data: bytes) -> Message:
     """Parse a message of CTX; derive its envelope from its group. Raises ValueError if it is not KV78turbo."""
-    label, subscription, _ = ctx.read_group(data)
+    label, subscription, *_ = ctx.read_group(data)
     match = re.fullmatch(r"(KV7|KV8)turbo_(\w+)", label)
     if match is None:
         raise ValueError("not CTX of KV78turbo")

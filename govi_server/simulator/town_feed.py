@@ -44,7 +44,9 @@ def _message(kind: str, now: float, rows: Mapping[str, Iterable[Row]]) -> Messag
     """Return a message of KV7planning, KV7calendar, KV8passtimes or KV8generalmessages; rows are by table."""
     tables = ((table, COLUMNS[table], table_rows) for table, table_rows in rows.items())
     label = f"{kind[:3]}turbo_{kind[3:]}"
-    return Message(f"/GOVI/{kind}/{OPERATOR}", ctx.write(label, OPERATOR, local_timestamp(now), tables))
+    return Message(
+        f"/GOVI/{kind}/{OPERATOR}", ctx.write(label, OPERATOR, local_timestamp(now), tables, ctx.FICTIONAL)
+    )
 
 
 def timetable_messages(town: Town, now: float) -> Iterator[Message]:

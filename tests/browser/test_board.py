@@ -158,6 +158,32 @@ def test_lost_connection_is_shown(visitor: Visitor, waterdorp: Waterdorp) -> Non
     visitor.log.errors.clear()
 
 
+def test_lost_connection_without_a_board(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """A page that has never shown a board does not say when it was updated."""
+    url, _ = waterdorp
+    page = stop_clock(visitor.open_page())
+    page.add_init_script(STREAM)
+    page.goto(url + "/board/99999999")
+    page.context.set_offline(True)
+    page.evaluate("stream.readyState = 0")
+    page.clock.run_for(20_000)
+    assert page.locator("#offline").inner_text() == "Geen verbinding."
+    visitor.log.errors.clear()
+
+
+def test_same_notice_of_two_stops_is_announced_once(visitor: Visitor, waterdorp: Waterdorp) -> None:
+    """Notices that are equal are announced as one sentence; others follow it."""
+    url, _ = waterdorp
+    page = stop_clock(visitor.open_page())
+    page.add_init_script(STREAM)
+    page.goto(url + PATHS["live"])
+    page.evaluate(ANNOUNCED)
+    notices = "".join(f"<p data-news>{text}</p>" for text in ("Geen informatie.", "Geen informatie.", "Omleiding"))
+    page.evaluate("html => stream.emit('board', html)", notices)
+    page.clock.run_for(1_000)
+    assert page.evaluate("announced") == ["Geen informatie. Omleiding"]
+
+
 def test_short_absence_is_not_shown(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """If the server is absent for a few seconds, the page shows no warning, even after hours."""
     url, _ = waterdorp

@@ -101,6 +101,19 @@ def test_every_part_of_a_long_message_is_shown(visitor: Visitor, waterdorp: tupl
     assert len(positions) >= 3
 
 
+def test_only_messages_have_the_whole_width(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> None:
+    """If only one of two stops has messages, their strip is as wide as the wall; else half of it."""
+    url, _ = waterdorp
+    page = visitor.open_page(viewport=KIOSK)
+    page.goto(url + PATHS["wall of two"])
+    section = page.locator(".stop", has=page.locator(".messages"))
+    width = section.evaluate("node => node.parentNode.clientWidth")
+    assert section.evaluate("node => node.classList.contains('informing')")
+    assert section.locator(".messages").evaluate("node => node.clientWidth") == width
+    section.evaluate("node => node.classList.remove('informing')")
+    assert section.locator(".messages").evaluate("node => node.clientWidth") < width / 2
+
+
 def test_no_text_is_wider_than_its_box(page: Page, waterdorp: tuple[str, Publisher]) -> None:
     """In every language and size no text leaves its column, on boards, walls and journeys."""
     url, _ = waterdorp

@@ -3,16 +3,18 @@
 import errno
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 from unittest import mock
 
 import zmq
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReactorPluggableNameResolver, IReadDescriptor, IResolutionReceiver
 from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from govi_server.errors import StartupError
@@ -80,6 +82,22 @@ class FakeSockets:
         assert all(socket.closed for socket in self.sockets)
         self.closed = True
         return succeed(None)
+
+
+class NameResolver:
+    """A name resolver whose answers the test gives."""
+
+    def __init__(self) -> None:
+        self.receivers: dict[str, IResolutionReceiver] = {}
+
+    def resolveHostName(self, receiver: IResolutionReceiver, host: str) -> None:
+        self.receivers[host] = receiver
+
+    def answer(self, host: str, n_addresses: int) -> None:
+        receiver = self.receivers[host]
+        for _ in range(n_addresses):
+            receiver.addressResolved(IPv4Address("TCP", "127.0.0.1", 0))
+        receiver.resolutionComplete()
 
 
 class SubscriberTestCase(SynchronousTestCase):
@@ -484,6 +502,35 @@ class ReconnectTests(SubscriberTestCase):
         self.wait(1)
         (line,) = self.lines()
         self.assertTrue(line.startswith(f"Feed {ADDRESS}: nothing received for 10 s; check the address"), line)
+
+    def test_unresolved_host_name_is_logged(self) -> None:
+        """If the host's name cannot be resolved, the line says so; nothing is logged if data came meanwhile."""
+        for n_addresses, receives, expected in (
+            (0, False, "host name cannot be resolved"),
+            (1, False, "outgoing"),
+            (0, True, ""),
+        ):
+            with self.subTest(expected=expected):
+                self.setUp()
+                resolver = NameResolver()
+                self.clock.nameResolver = cast(Any, resolver)
+                directlyProvides(self.clock, IReactorPluggableNameResolver)
+                self.wait(10)
+                self.assertEqual((self.lines(), [*resolver.receivers]), ([], ["feed.example"]))
+                if receives:
+                    self.receive_heartbeat()
+                resolver.answer("feed.example", n_addresses)
+                self.assertEqual([expected in line for line in self.lines()], [True] if expected else [])
+
+    def test_unresolved_host_name_after_stop(self) -> None:
+        """A name that is resolved after the stop has no effect."""
+        resolver = NameResolver()
+        self.clock.nameResolver = cast(Any, resolver)
+        directlyProvides(self.clock, IReactorPluggableNameResolver)
+        self.wait(10)
+        self.subscriber.stopService()
+        resolver.answer("feed.example", 0)
+        self.assertEqual(self.lines(), [])
 
     def test_first_frame_is_not_missing(self) -> None:
         """A heartbeat within 10 s shows that the connection works."""

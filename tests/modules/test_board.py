@@ -127,6 +127,23 @@ class TextTests(SynchronousTestCase):
                 self.assertIn(word, text)
         self.assertEqual(stop_words(make_display().stops[0], 7200.0, "nl"), "")
 
+    def test_no_data_yet(self) -> None:
+        """A stop of a source that has not sent any data yet is not called temporarily unavailable."""
+        words = [read(make_display(state="down", awaits_data=True), lang).text for lang in LANGUAGES]
+        for text, word in zip(words, ("Nog geen", "yet", "Noch keine", "Aucune"), strict=True):
+            self.assertIn(word, text)
+
+    def test_only_messages_are_marked(self) -> None:
+        """The only stop with messages is marked: on a wall, they have the whole width."""
+        quiet, informing = StopDisplay("1", "none"), StopDisplay("2", "none", messages=("Omleiding",))
+        for stops, expected in (
+            ((quiet, informing), ["stop", "stop informing"]),
+            ((informing, informing), ["stop", "stop"]),
+            ((quiet, quiet), ["stop", "stop"]),
+        ):
+            sections = read(DepartureDisplay(stops, 7200.0)).all("section")
+            self.assertEqual([section["class"] for section in sections], expected)
+
     def test_old_data_without_departures(self) -> None:
         """The notice that there are no departures includes the age of old data."""
         (stop,) = make_display(state="none", as_of=NOW - 90).stops

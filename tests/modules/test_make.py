@@ -54,6 +54,12 @@ class MakeTests(SynchronousTestCase):
         self.assertEqual(self.program.request(address, "text/html").status, 200)
         self.assertEqual(page.xpath("//input[@name='line'][@checked]/@value"), ["1", "2"])
 
+    def test_address_of_this_computer(self) -> None:
+        """An address that only this computer reaches is marked as such, with the setting to change."""
+        for host, is_marked in (("localhost", True), ("127.0.0.1", True), ("[::1]", True), ("10.0.0.5", False)):
+            response = self.program.request(f"/make?stop={STATION}&lang=en", "text/html", host=f"{host}:8080")
+            self.assertEqual("pages.address" in response.body.decode(), is_marked, host)
+
     def test_directions_are_named(self) -> None:
         """A direction is named by its destinations, where stops are chosen."""
         options = self.page("lang=en").xpath("//select[@name='direction']/option/text()")

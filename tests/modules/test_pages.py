@@ -227,6 +227,18 @@ class FrontTests(PagesTestCase):
         self.assertEqual([link.xpath(f"string({tag})") for tag in ("b", "span")], ["Kerkplein evil", ""])
         self.assertEqual(self.page(f"/board/{CODE}").xpath("string(//h1)"), "Kerkplein evil")
 
+    def test_no_data_yet(self) -> None:
+        """Before any data the page says so, instead of that there are no messages; not once there is some."""
+        self.up("UNKNOWN")
+        words = TEXTS["en"]["down_yet"], TEXTS["en"]["feed_unknown"], TEXTS["en"]["in_order"]
+        for is_empty in (True, False):
+            text = self.page("/?lang=en").text_content()
+            self.assertEqual([word in text for word in words], [is_empty, is_empty, not is_empty])
+            board = self.request(f"/board/{CODE}?lang=en", Accept="text/html").body.decode()
+            self.assertEqual(TEXTS["en"]["down_yet"] in board, is_empty)
+            self.up()
+            ingest(self.feed, kv.passtimes(row("1", 5)))
+
     def test_number_of_results(self) -> None:
         """The number of results has a text for zero, one, several and the maximum."""
         place = Place("p1", "A", "", ("1",), (), 0, 0, 0)

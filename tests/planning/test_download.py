@@ -1,13 +1,31 @@
 """Tests of the limits of a download."""
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock, StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 
-from govi_server.planning.download import MAX_DOWNLOAD_SECONDS, SILENCE_SECONDS, DownloadError, _Body
+from govi_server.planning.download import MAX_DOWNLOAD_SECONDS, SILENCE_SECONDS, Downloader, DownloadError, _Body
+
+
+class DownloaderTests(SynchronousTestCase):
+    """Requests."""
+
+    def test_connections_are_not_logged(self) -> None:
+        """Twisted does not log the start of the factory of a request's connection."""
+        reactor, logged = MemoryReactorClock(), EventLoggingObserver()
+        globalLogPublisher.addObserver(logged)
+        self.addCleanup(globalLogPublisher.removeObserver, logged)
+        requested = Deferred.fromCoroutine(Downloader(reactor, "test").index("http://127.0.0.1/"))
+        self.addCleanup(requested.addErrback, lambda failure: None)
+        self.addCleanup(requested.cancel)
+        _, _, factory, _, _ = reactor.tcpClients[0]
+        factory.doStart()
+        self.assertEqual([*logged], [])
 
 
 class BodyTests(SynchronousTestCase):

@@ -52,7 +52,7 @@ class TimetableTests(SynchronousTestCase):
         self.assertEqual(counts, expected)
 
     def test_envelopes(self) -> None:
-        """The calendar comes first, then the planning of each line; the group names the kind of message."""
+        """The calendar comes first, then the planning of each line; the group's label is the kind of message."""
         calendar, *planning = timetable_messages(TOWN, at(FRIDAY, 12))
         self.assertEqual(calendar.envelope, "/GOVI/KV7calendar/LINDEBUS")
         self.assertEqual({message.envelope for message in planning}, {"/GOVI/KV7planning/LINDEBUS"})
@@ -60,7 +60,7 @@ class TimetableTests(SynchronousTestCase):
         first, _, _ = planning[0].ctx.decode().partition("\r\n")
         self.assertEqual(
             first,
-            "\\GKV7turbo_planning|KV7turbo_planning|LINDEBUS|||UTF-8|0.1|2026-05-08T12:00:00+02:00|\ufeff",
+            "\\GKV7turbo_planning|FICTIONAL|LINDEBUS|||UTF-8|0.1|2026-05-08T12:00:00+02:00|\ufeff",
         )
 
     def test_planned_passtimes(self) -> None:

@@ -14,7 +14,7 @@
   var rotate = Number(board.getAttribute("data-rotate"));  // seconds for each page of a wall; 0 for the first page only
   var clockOffset = 0;  // seconds by which the server's clock is ahead of this one
   var lastResponse = Date.now();
-  var asOf = "";  // the time on the board's clock at that moment
+  var asOf = "";  // the time on the board's clock when it last had departures, or none within its horizon
   var currentHtml = "";
   var announced = {};
   var version = "";  // of the pages on the server
@@ -56,18 +56,20 @@
     });
     var isOffline = Date.now() - lastResponse > OFFLINE_SECONDS * 1000;
     if (isOffline === offline.hidden) {
-      offline.textContent = isOffline ? offline.getAttribute("data-text").replace("{time}", asOf) : "";
+      var texts = [offline.getAttribute("data-text")];
+      if (asOf) { texts.push(offline.getAttribute("data-since-text").replace("{time}", asOf)); }
+      offline.textContent = isOffline ? texts.join(" ") : "";
       offline.hidden = !isOffline;
       board.className = isOffline ? "lost" : "";  // "on time" loses its colour: it may be outdated
       if (isOffline) { readOut(offline.textContent); }
     }
   }
 
-  // Records the time of a response, and the time on the board's clock.
+  // Records the time of a response and, unless it has no data, the time on the board's clock.
   function noteResponse() {
     var clock = board.querySelector(".clock");
     lastResponse = Date.now();
-    asOf = clock ? clock.textContent : "";
+    if (clock && board.querySelector("table, .none")) { asOf = clock.textContent; }
   }
 
   // Makes screen readers read a text; nothing else on the page interrupts them.
@@ -87,11 +89,11 @@
     var current = {}, fresh = [];
     each(board.querySelectorAll("[data-news]"), function (node) {
       var text = textOf(node);
+      if (!announced[text] && !current[text]) { fresh.push(text); }
       current[text] = true;
-      if (!announced[text]) { fresh.push(text); }
     });
     announced = current;
-    if (fresh.length && !silently) { readOut(fresh.join(". ")); }
+    if (fresh.length && !silently) { readOut(fresh.join(". ").replace(/([.!?])\. /g, "$1 ")); }
   }
 
   // Reloads the page after an upgrade of the server, once it responds.
