@@ -66,9 +66,9 @@ class Channel:
     async def update(self, display: DepartureDisplay, now: float, runner: CooperativeRunner) -> None:
         """Render a display, with a new id if clients have to show something else.
 
-        A page shows the age of the data and counts down by itself: it changes with the content, or with data that is
-        older than in the last event. JSON has minutes, but no age: it changes with its bytes. Newer data with the same
-        content is not a change: otherwise every repetition of the feed would be an event.
+        A page shows the age of the data and counts down by itself: it changes with the content, or with data that
+        is older than in the last event. JSON has minutes, but no age: it changes with its bytes. Newer data with the
+        same content is not a change: otherwise every repetition of the feed would be an event.
         """
         zone = local_timestamp(now)[19:]  # a change of it sets the clock on the page
         content = await runner.run(_digest(display, zone))

@@ -225,7 +225,7 @@ class EventsTests(LiveTestCase):
             self.assertNotIn("board", self.events_of(client))
 
     def test_json_is_sent_if_it_differs(self) -> None:
-        """As JSON, a board of a gateway is an event only if its bytes differ, as the minutes do; then it has a new id."""
+        """As JSON, a board of a gateway is an event with a new id only if its bytes differ, as minutes do."""
         self.modules.removeService(self.events)
         source = FakeSource()
         source.immediate = Board(CODE, (trip("01:30:00"), trip("01:31:30")), NOW)
