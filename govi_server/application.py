@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, cast, get_args
 
 import msgspec
-from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IAddress
@@ -59,6 +58,7 @@ from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.log_file import LogFile
 from govi_server.runtime.ordered_services import Drain, Observers, OrderedMultiService
 from govi_server.runtime.program import Program
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.runtime.text import pluralize
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.runtime.version import VERSION
@@ -342,13 +342,11 @@ def _operations(
     metrics = Metrics(components, health_monitor, batcher)
     metrics.registry.register(FailingStops(history))
     status = Status(components, history, health_monitor, reactor, VERSION, lambda: reloading.config)
-    health_timer = TimerService(HEALTH_INTERVAL, health_monitor.health)
-    health_timer.clock = reactor
 
     services = OrderedMultiService()
     services.addService(Observers((batcher, history, metrics), statistics))
     services.addService(Observers((history,)))
-    services.addService(health_timer)
+    services.addService(RepeatedCall("Checking the health", reactor, HEALTH_INTERVAL, health_monitor.health))
     if config.admin.listen:
         readiness = Readiness(components, config.admin.probe, reactor)
         admin = Admin(reactor, metrics, status, readiness, health_monitor, config.admin.hosts)

@@ -30,7 +30,7 @@ from govi_server.server import Server
 from govi_server.settings import Config, ModuleSettings, ShareSettings
 from govi_server.settings_loader import setting_name
 from govi_server.sharing.address import engine_endpoints, parse_engine_url
-from govi_server.sharing.boards import SharedBoards
+from govi_server.sharing.boards import RENEW_SECONDS, SharedBoards
 from govi_server.sharing.engine import Engine
 from govi_server.sharing.peers import Peers
 from govi_server.sharing.source import SharedSource
@@ -109,7 +109,7 @@ def add_gateway(
         cache, probe = BoardCache(breaker, reactor, config.cache, runner), breaker.board
     else:
         # After a takeover a request lasts longer than one of the gateway, but not as long as its client's.
-        deadline = max(config.gateway.answer, config.limits.connection - 0.5)
+        deadline = max(config.gateway.answer + RENEW_SECONDS, config.limits.connection - 0.5)
         shared = SharedSource(breaker, boards, reactor, runner, config.cache.fresh, deadline)
         services.addService(peers)
         components.appliers[f"modules.{name}.allow"].append(

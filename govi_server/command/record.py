@@ -14,7 +14,6 @@ import click
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, LogEvent, LogLevel, formatEventAsClassicLogText, globalLogBeginner
 
 from govi_server.command.completion import complete_file
@@ -22,6 +21,7 @@ from govi_server.errors import StartupError
 from govi_server.kv78turbo.recording import make_record, write_record
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.runtime.printable_log import install
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.runtime.text import printable
 from govi_server.settings import FEED_ADDRESS
 
@@ -89,8 +89,7 @@ class Recorder(Service):
         self._pending = bytearray()
         self._pending_messages = self._pending_records = 0
         self._ticks = 0
-        self._looping = LoopingCall(self._tick)
-        self._looping.clock = clock
+        self._ticking = RepeatedCall("Recording", clock, 1.0, self._tick, now=False)
         self._last_data: float | None = None
         self.messages = self.records = 0
         """The number of messages, and of KV7 and KV8 records, that were written."""
@@ -100,13 +99,12 @@ class Recorder(Service):
     def startService(self) -> None:
         """Start writing once a second."""
         super().startService()
-        self._looping.start(1, now=False)
+        self._ticking.startService()
 
     def stopService(self) -> None:
         """Write the pending messages and report the totals."""
         super().stopService()
-        if self._looping.running:
-            self._looping.stop()
+        self._ticking.stopService()
         self._write()
         self._file.close()
         self._report(f"{self._name}: {self.summary()}", done=True)

@@ -61,7 +61,7 @@ class ErrorFormats(Struct, frozen=True):
         content_type = best_type(",".join(env.get_all("accept", [])), offered)
         if content_type == HTML:
             lang, page = self._page(env, int(status[:3]))
-            detail = escape(escape_unprintable(text.strip(), kept="\n\t"))
+            detail = escape(escape_unprintable(text.strip(), allowed="\n\t"))
             body = page.replace(DETAIL, detail).replace(QUERY, escape(_words(env["path_info"])))
             fields = (("Content-Language", lang), ("Vary", "Accept, Accept-Language"), *self.headers)
             return body, (("Content-Type", f"{HTML}; charset=utf-8"), *fields)
@@ -81,7 +81,7 @@ class ErrorFormats(Struct, frozen=True):
 
 def problem(status: str, text: str) -> str:
     """Return problem details as JSON."""
-    details = Problem(status[4:], int(status[:3]), escape_unprintable(text.strip(), kept="\n\t"))
+    details = Problem(status[4:], int(status[:3]), escape_unprintable(text.strip(), allowed="\n\t"))
     return msgspec.json.encode(details).decode() + "\n"
 
 

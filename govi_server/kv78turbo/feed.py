@@ -4,9 +4,8 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from functools import partial
 from typing import Any
 
-from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,6 +26,7 @@ from govi_server.kv78turbo.timetable_directory import TimetableDirectory
 from govi_server.planning.planning import Planning
 from govi_server.runtime.cooperative import CooperativeRunner, is_background, named
 from govi_server.runtime.gunzip import decompress
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
@@ -120,9 +120,7 @@ class Feed(MultiService):
         """Runs the work of ingesting, which must not wait for requests; large messages and files leave them most of
         the time."""
         self._cooperator = self._ingester.cooperator
-        sweeper = TimerService(SWEEP_INTERVAL, self._sweep)
-        sweeper.clock = reactor
-        sweeper.setServiceParent(self)
+        RepeatedCall("Removing expired data", reactor, SWEEP_INTERVAL, self._sweep).setServiceParent(self)
         if folder:
             ingest = partial(self.ingest, is_confirmed=True)
             TimetableDirectory(folder, reactor, self._cooperator, ingest).setServiceParent(self)
@@ -273,11 +271,11 @@ class Feed(MultiService):
         text = rejected + " of {sender!r} rejected: {reason} ({counted_as})"
         self.incidents.add(kind, text, sender=sender, reason=REJECT_REASONS[kind], counted_as=kind)
 
-    def _sweep(self) -> Deferred[None]:
+    def _sweep(self) -> Deferred[Any] | None:
         """Remove expired data, unless the last sweep was too recent for its cost."""
         now = self.clock.seconds()
         if 0 <= now - self._swept_at < self.passtimes.n_passtimes / SWEPT_PASSTIMES:
-            return succeed(None)
+            return None
         self._swept_at = now
 
         def steps() -> Iterator[None]:
@@ -286,12 +284,7 @@ class Feed(MultiService):
             yield from self.subscriptions.sweep(self.clock.seconds(), lambda subscription: False)
             self._report_evictions()
 
-        done: Deferred[Any] = self._cooperator.coiterate(steps())
-        return done.addErrback(self._sweep_failed).addCallback(lambda _: None)
-
-    def _sweep_failed(self, failure: Failure) -> None:
-        """Log an error, which must not end the sweeps."""
-        self.log.failure("Removing expired data failed", failure)
+        return self._cooperator.coiterate(steps())
 
     def _report_evictions(self) -> None:
         evictions = self.evictions

@@ -211,7 +211,12 @@ class Subscriber(Service):
         now, silence = self._reactor.seconds(), self._limits.silence
         self._last_frame = min(self._last_frame, now)  # both are in the future after the clock was set back
         self.last = None if self.last is None else min(self.last, now)
-        if not self._is_silent(now):
+        try:
+            is_silent = self._is_silent(now)
+        except zmq.ZMQError as error:
+            self._reconnect(self.address, f"cannot read: {error.strerror}")
+            return
+        if not is_silent:
             self._last_frame = now
         elif now - self._last_frame >= silence:
             self._reconnect(self.address, f"no data for {silence:g} s")

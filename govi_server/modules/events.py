@@ -8,7 +8,6 @@ from collections.abc import Collection, Generator, Sequence
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -29,6 +28,7 @@ from govi_server.modules.query_parameters import LANG, LOOKS, read_codes, read_p
 from govi_server.openapi.description import Example, IDocumented, Operation, ResponseSpec
 from govi_server.openapi.schema import reference
 from govi_server.runtime.cooperative import is_background
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 CONTENT_TYPE = "text/event-stream"
@@ -114,9 +114,7 @@ class Events(MultiService):
         self._clock = clock
         self._runner = source.runner
         self.channels: dict[object, Channel] = {}
-        timer = TimerService(CHECK_INTERVAL, self._check_all)
-        timer.clock = clock
-        timer.setServiceParent(self)
+        RepeatedCall("Checking event streams", clock, CHECK_INTERVAL, self._check_all).setServiceParent(self)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "EventsHandler":
         """Return the handler of one request."""
@@ -168,8 +166,7 @@ class Events(MultiService):
         return self.channels.setdefault(key, channel)
 
     def _check_all(self) -> Deferred[None]:
-        # A TimerService whose call fails would never call again.
-        return Deferred.fromCoroutine(self._runner.run(self._check_in_steps())).addErrback(self._log_failure)
+        return Deferred.fromCoroutine(self._runner.run(self._check_in_steps()))
 
     def _check_in_steps(self) -> Generator[None, None, None]:
         for channel in list(self.channels.values()):

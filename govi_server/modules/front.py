@@ -12,7 +12,7 @@ from zope.interface import implementer
 from govi_server.departures.display import place
 from govi_server.departures.places import Place
 from govi_server.http.caching.cached_response import CachedResponse
-from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.representation import represent
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import parse_query
 from govi_server.http.request import Environ
@@ -23,7 +23,7 @@ from govi_server.modules.query_parameters import AFTER, LANG, MODE, QUERY, TO, V
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import PAGE_HEADERS
 from govi_server.pages.front_page import FeedStatus, FrontPage, LinkedStop, OperatorStatus, SourceDescription, page
-from govi_server.runtime.cooperative import STEP_ITEMS
+from govi_server.runtime.cooperative import STEP_ITEMS, CooperativeRunner
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 MAX_CHANGED_STOPS = 12
@@ -61,6 +61,7 @@ class Front(Service):
     ) -> None:
         self.feed = feed
         self.clock = clock
+        self.runner = CooperativeRunner(clock) if feed is None else feed.runner
         self._sources = sources
         self._version = f"govi-cache {version}"
         self._unreachable = unreachable
@@ -166,8 +167,10 @@ class FrontHandler(WebHandler):
             parameter.parse(parameters)
         names = ("q", "lang", *(parameter.name for parameter in OPTIONS))
         passed_on = {name: parameters[name] for name in names if parameters.get(name)}
-        body = page(self._module.content(results, current), lang, passed_on, self._module.clock.seconds()).encode()
-        representation = make_representation(body, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
+        content = page(self._module.content(results, current), lang, passed_on, self._module.clock.seconds())
+        pieces = (piece.encode() for piece in content)
+        steps = represent(pieces, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
+        representation = await self._module.runner.run(steps)
         self.mark("render")
         headers = (*PAGE_HEADERS, ("Content-Language", lang), ("Cache-Control", "no-cache"))
         self.send_representation(CachedResponse(representation, headers, "none"))

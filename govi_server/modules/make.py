@@ -9,7 +9,7 @@ from zope.interface import implementer
 from govi_server.departures.display import StopDisplay
 from govi_server.departures.query import Query
 from govi_server.http.caching.cached_response import CachedResponse
-from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.representation import represent
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Enum, InvalidParameter, Parameter, String, parse_query_lists
 from govi_server.http.request import Environ
@@ -17,7 +17,7 @@ from govi_server.http.response import NO_STORE
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.display_source import IDisplaySource
 from govi_server.modules.feed_responses import INVALID_PARAMETER
-from govi_server.modules.query_parameters import AFTER, LANG, QUERY, STOP_PATTERN, THEME, language, linked_place
+from govi_server.modules.query_parameters import AFTER, LANG, QUERY, STOP_PATTERN, THEME, VARY, language, linked_place
 from govi_server.openapi.description import IDocumented, Operation, ResponseSpec
 from govi_server.pages.assets import policy
 from govi_server.pages.front_page import LinkedStop
@@ -155,10 +155,9 @@ class MakeHandler(WebHandler):
             walking,
             [parameter.name for parameter in module.source.filters],
         )
-        text = page(display, lang, query, lists.get("line", [])[:MAX_LINES])
-        representation = make_representation(
-            text.encode(), CONTENT_TYPE, prefers_gzip(self.env), vary="Accept-Language, Accept-Encoding"
-        )
+        pieces = (piece.encode() for piece in page(display, lang, query, lists.get("line", [])[:MAX_LINES]))
+        steps = represent(pieces, CONTENT_TYPE, prefers_gzip(self.env), vary=VARY)
+        representation = await module.source.runner.run(steps)
         self.mark("render")
         self.send_representation(
             CachedResponse(representation, (*_HEADERS, ("Content-Language", lang), NO_STORE), "none")

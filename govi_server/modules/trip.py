@@ -4,7 +4,7 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from govi_server.http.caching.cached_response import CachedResponse
-from govi_server.http.caching.representation import make_representation
+from govi_server.http.caching.representation import represent
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.http.negotiation import prefers_gzip
 from govi_server.http.parameters import Parameter, String, parse_query
@@ -97,10 +97,10 @@ class TripHandler(WebHandler):
         reason = "unknown" if journey is None and feed.is_complete else "down" if journey is None else freshness[0]
         if reason not in SERVABLE:
             journey = None
-        body = journey_page.page(journey, lang, feed.clock.seconds(), query, self._module.is_demo).encode()
-        representation = make_representation(
-            body, f"{CONTENT_TYPE}; charset=utf-8", prefers_gzip(self.env), vary=VARY
-        )
+        page = journey_page.page(journey, lang, feed.clock.seconds(), query, self._module.is_demo)
+        pieces = (piece.encode() for piece in page)
+        content_type = f"{CONTENT_TYPE}; charset=utf-8"
+        representation = await feed.runner.run(represent(pieces, content_type, prefers_gzip(self.env), vary=VARY))
         headers = (("Content-Language", lang), *_HEADERS)
         if journey is None:
             status, more = no_departures(feed, reason)

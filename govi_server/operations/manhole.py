@@ -148,7 +148,7 @@ class Prompt(ColoredManhole):
     def addOutput(self, data: Any, isAsync: bool | None = None) -> None:
         """Write output to the terminal; values and exceptions may quote texts from outside."""
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
-        super().addOutput(escape_unprintable(text, kept="\n\t"), isAsync)
+        super().addOutput(escape_unprintable(text, allowed="\n\t"), isAsync)
 
     def terminalSize(self, width: int, height: int) -> None:
         """Set the size of the terminal; the base class would also clear the screen and thus the greeting."""
@@ -216,7 +216,7 @@ class Session(TerminalSession):
 
     def _send_value(self, value: object, proto: Any) -> None:
         if value is not None:
-            text = escape_unprintable(repr(value), kept="\n\t")
+            text = escape_unprintable(repr(value), allowed="\n\t")
             proto.outReceived(f"{text}\n".encode())
         proto.processEnded(Failure(ProcessDone(0)))
 

@@ -1,6 +1,6 @@
 """Warm restarts: memory is saved to a snapshot at an interval, and restored at the next start.
 
-A damaged file is renamed. Snapshots contain passing times of the next hours, and only public data.
+A file that cannot be restored is renamed. Snapshots contain passing times of the next hours, and only public data.
 """
 
 import glob
@@ -197,7 +197,7 @@ class Snapshots(Service):
     def _failed(self, failure: Failure) -> None:
         """Log an unexpected exception, and save again after the interval; do nothing if the task was stopped."""
         if not failure.check(TaskStopped):
-            self.log.failure("Snapshot {path}: saving or restoring failed", failure, path=self._path)
+            self.log.failure("Snapshot {path}: saving failed", failure, path=self._path)
             self._schedule()
 
     def _schedule(self) -> None:
@@ -225,10 +225,14 @@ class Snapshots(Service):
                         n_records += 1
                     yield
         except DamagedSnapshot as error:
-            self._rename_damaged(str(error))
+            self._rename(str(error))
             return
         except OSError as error:
-            self.log.warn("Snapshot {path}: cannot be read: {error}", path=self._path, error=str(error))
+            self._rename(f"cannot be read ({error})")
+            return
+        except Exception:  # a fault of the program, for whose report the file is needed
+            self.log.failure("Snapshot {path}: restoring failed", path=self._path)
+            self._rename("cannot be restored")
             return
         seconds = self._clock.seconds() - started
         self.log.info(
@@ -238,7 +242,8 @@ class Snapshots(Service):
             seconds=seconds,
         )
 
-    def _rename_damaged(self, reason: str) -> None:
+    def _rename(self, reason: str) -> None:
+        """Put the file aside, which the next one would replace."""
         target = self._path.with_name(self._path.name + ".damaged")
         self.log.warn("Snapshot {path}: {reason}; renamed to {target}", path=self._path, reason=reason, target=target)
         try:

@@ -31,7 +31,7 @@ def verdict(status: HealthStatus, minutes: Iterable[Minute], now: float) -> Verd
     recent = [minute for minute in hour if now - minute.begins < WINDOW_MINUTES * 60]
     failed, total = _counts(recent)
     if failed:
-        return Verdict(_failing(status, recent, failed, total), _is_much(failed, total))
+        return Verdict(_failing(status, recent, failed, total), _exceeds_failure_ratio(failed, total))
     start = _STARTS.get(status, "Clients are served")
     sentence = f"No board was requested in the last {WINDOW_MINUTES} minutes."
     if total:
@@ -39,7 +39,7 @@ def verdict(status: HealthStatus, minutes: Iterable[Minute], now: float) -> Verd
         if total == 1:
             sentence = f"{start}: the only board request of the last {WINDOW_MINUTES} minutes was answered."
     failed, total = _counts(hour)
-    if _is_much(failed, total):
+    if _exceeds_failure_ratio(failed, total):
         last = max(minute.begins for minute in hour if _counts([minute])[0])
         sentence += (
             f" Earlier in this hour {failed:,} of {total:,} ({share(failed, total)}) failed, the last at "
@@ -58,7 +58,7 @@ def _failing(status: HealthStatus, recent: Sequence[Minute], failed: int, total:
         sentence += f", for {'stop' if len(stops) == 1 else 'stops'} {named}"
         if len(stops) > MAX_STOPS:
             sentence += f" and {len(stops) - MAX_STOPS:,} more"
-    if status == "UP" and _is_much(failed, total):
+    if status == "UP" and _exceeds_failure_ratio(failed, total):
         sentence += ". The sources work: such stops may not exist, or the failures are too few to indicate a fault"
     return f"{sentence}."
 
@@ -71,5 +71,5 @@ def _counts(minutes: Iterable[Minute]) -> tuple[int, int]:
     return sum(results[failure] for failure in FAILURES), results.total()
 
 
-def _is_much(failed: int, total: int) -> bool:
+def _exceeds_failure_ratio(failed: int, total: int) -> bool:
     return failed > total * MAX_FAILURE_RATIO

@@ -116,7 +116,7 @@ def _classes(query: Mapping[str, str], is_single: bool) -> str:
 
 def _escaped(text: str) -> str:
     """Return a text as a template writes it."""
-    return markup_escape(escape_unprintable(text, kept="\n\t"))
+    return markup_escape(escape_unprintable(text, allowed="\n\t"))
 
 
 def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:

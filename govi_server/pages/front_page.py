@@ -1,6 +1,6 @@
 """The front page: a search for stops, the sources of the data and their age, and links to everything else."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -10,6 +10,7 @@ from govi_server.departures.times import MINUTE
 from govi_server.pages.assets import TEMPLATES
 from govi_server.pages.links import language_links
 from govi_server.pages.texts import SPACED_TEXTS, clock
+from govi_server.runtime.templates import render
 
 _Texts = Mapping[str, str]
 
@@ -109,12 +110,16 @@ class ApiLink:
     description: str
 
 
-def page(content: FrontPage, lang: str, query: Mapping[str, str], now: float) -> str:
-    """Render the page. query: the request's valid parameters, if present: q, lang and OPTIONS. now: epoch seconds."""
+def page(content: FrontPage, lang: str, query: Mapping[str, str], now: float) -> Iterator[str]:
+    """Render the page, in pieces.
+
+    query: the request's valid parameters, if present: q, lang and OPTIONS. now: epoch seconds.
+    """
     texts, feed = SPACED_TEXTS[lang], content.feed
     parameters = urlencode([(name, value) for name, value in query.items() if name != "q"])
     board_query = f"?{parameters}" if parameters else ""
-    return _PAGE.render(
+    return render(
+        _PAGE,
         lang=lang,
         texts=texts,
         languages=language_links(query),

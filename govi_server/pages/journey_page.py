@@ -1,6 +1,6 @@
 """The page of a journey: its stops with their times, and where it is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from govi_server.departures.display import DisplayRow
 from govi_server.departures.journey import Call, JourneyDisplay
@@ -9,14 +9,15 @@ from govi_server.pages.assets import TEMPLATES, VERSION
 from govi_server.pages.board_page import REFRESH_SECONDS, offset_seconds, route
 from govi_server.pages.links import language_links
 from govi_server.pages.texts import TEXTS, clock, row_words
+from govi_server.runtime.templates import render
 
 _PAGE = TEMPLATES.get_template("journey.html")
 
 
 def page(
     journey: JourneyDisplay | None, lang: str, now: float, query: Mapping[str, str], is_demo: bool = False
-) -> str:
-    """Return the page of a journey; None for one that is unknown.
+) -> Iterator[str]:
+    """Render the page of a journey, None for one that is unknown, in pieces.
 
     now: epoch seconds. query: the request's valid parameters; at: the TimingPointCode that is marked.
     """
@@ -26,7 +27,8 @@ def page(
     if progress != "unknown":
         stop = "" if journey is None or number is None else _name(journey.calls[number], lang)
         words = texts[f"journey_{progress}"].format(stop=stop)
-    return _PAGE.render(
+    return render(
+        _PAGE,
         lang=lang,
         texts=texts,
         is_demo=is_demo,

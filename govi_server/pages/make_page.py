@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote, urlencode
@@ -16,6 +16,7 @@ from govi_server.pages.assets import TEMPLATES, THEMES
 from govi_server.pages.front_page import LinkedStop
 from govi_server.pages.links import language_links
 from govi_server.pages.texts import LANGUAGES, SPACED_TEXTS, TEXTS
+from govi_server.runtime.templates import render
 
 MAX_STOPS = 4
 """Stops of a display."""
@@ -46,7 +47,7 @@ _PAGE = TEMPLATES.get_template("make.html")
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """What the page has been told: the chosen stops, and those that a search found.
+    """What the page shows: the chosen stops, and those that a search found.
 
     matches: None without a search. lines: LinePublicNumbers of the chosen stops. directions: where the departures of
     each LineDirection go. can_search: False for a gateway. origin: scheme and host of the server's address. walking:
@@ -64,8 +65,11 @@ class Display:
     """Names of the parameters that boards have."""
 
 
-def page(display: Display, lang: str, query: Mapping[str, str], lines: Sequence[str]) -> str:
-    """Render the page. query: the form's valid parameters, without stops and lines. lines: those that are chosen."""
+def page(display: Display, lang: str, query: Mapping[str, str], lines: Sequence[str]) -> Iterator[str]:
+    """Render the page, in pieces.
+
+    query: the form's valid parameters, without stops and lines. lines: those that are chosen.
+    """
     size = query.get("size", "phone")
     values = {name: query[name] for name in BOARD_PARAMETERS if query.get(name)}
     values.pop("lang", None)
@@ -78,7 +82,8 @@ def page(display: Display, lang: str, query: Mapping[str, str], lines: Sequence[
     ordered = [(name, values[name]) for name in BOARD_PARAMETERS if name in values]
     stops = quote(",".join([stop.id for stop in display.chosen]), safe=",")
     path = f"/board/{stops}?{urlencode(ordered, safe=',')}".removesuffix("?")
-    return _PAGE.render(
+    return render(
+        _PAGE,
         lang=lang,
         texts=SPACED_TEXTS[lang],
         languages=language_links({}),

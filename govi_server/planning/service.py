@@ -83,19 +83,19 @@ class PlanningService(Service):
         """Use the stored planning, and look for a new file in the background if it is time."""
         super().startService()
         self.state = self._store.open(self._reactor.seconds())
-        where = self._store.directory
+        directory = self._store.directory
         if self._store.is_temporary:
-            text = "GTFS {source}: no writable cache directory, so each start downloads the file ({where})"
-            self.log.warn(text, source=self.source, where=where)
+            text = "GTFS {source}: no writable cache directory, so each start downloads the file ({directory})"
+            self.log.warn(text, source=self.source, directory=directory)
         else:
-            often = "once a day" if self._is_site else "when it changes"
-            text = "GTFS {source}: planning and names, read {often}, kept in {where}; --gtfs '' for none"
-            self.log.info(text, source=self.source, often=often, where=where)
+            frequency = "once a day" if self._is_site else "when it changes"
+            text = "GTFS {source}: planning and names, read {frequency}, kept in {directory}; --gtfs '' for none"
+            self.log.info(text, source=self.source, frequency=frequency, directory=directory)
         if self._store.planning.exists():
             try:
                 self._open()
             except (OSError, layout.BrokenFile) as error:
-                self.log.warn("GTFS {path}: not used: {why}", path=self._store.planning, why=str(error))
+                self.log.warn("GTFS {path}: not used: {reason}", path=self._store.planning, reason=str(error))
         if self.planning is None:
             self.state.checked_at, self.state.name, self.state.validators = 0.0, "", Validators()
             self.state.refused = ""
@@ -134,8 +134,12 @@ class PlanningService(Service):
 
     def _ended(self, _: object) -> None:
         self._work = None
-        self._store.new_file.unlink(missing_ok=True)
-        self._store.new_planning.unlink(missing_ok=True)
+        for path in (self._store.new_file, self._store.new_planning):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                text = "GTFS {source}: {path} not removed: {reason}"
+                self.log.warn(text, source=self.source, path=path, reason=error.strerror)
         if self.running:
             self._save()
             self._schedule()
@@ -144,7 +148,7 @@ class PlanningService(Service):
         try:
             self._store.save(self.state)
         except OSError as error:
-            self.log.warn("GTFS {source}: state not stored: {why}", source=self.source, why=str(error))
+            self.log.warn("GTFS {source}: state not stored: {reason}", source=self.source, reason=str(error))
 
     async def _check(self) -> None:
         try:
@@ -154,17 +158,17 @@ class PlanningService(Service):
         except OSError as error:
             self._fail(f"{error.filename or 'cannot start the compiler'}: {error.strerror}")
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         self.state.failures += 1
         self.state.failed_at = self._reactor.seconds()
-        if why != self.problem or self._is_site:
-            kept = "" if self.planning is None else f"; {self.planning.header.name} stays in use"
-            self.log.warn("GTFS {source}: {why}{kept}", source=self.source, why=why, kept=kept)
-        self.problem = why
+        if reason != self.problem or self._is_site:
+            in_use = "" if self.planning is None else f"; {self.planning.header.name} stays in use"
+            self.log.warn("GTFS {source}: {reason}{in_use}", source=self.source, reason=reason, in_use=in_use)
+        self.problem = reason
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, reason: str) -> None:
         """Record that a file is not usable, which it will not be soon."""
-        self._fail(why)
+        self._fail(reason)
         self.state.failures += LONGEST_BACK_OFF
 
     def _is_due_again(self) -> bool:
@@ -172,7 +176,7 @@ class PlanningService(Service):
         state, now = self.state, self._reactor.seconds()
         return bool(state.refused) and local_date(state.failed_at) != local_date(now)
 
-    def _looked_at(self, name: str, version: Validators, problem: str) -> None:
+    def _record_file(self, name: str, version: Validators, problem: str) -> None:
         """Record a file that was compiled, or refused because of a problem."""
         self.state.name, self.state.validators = name, version
         self.state.refused = f"{name} refused: {problem}" if problem else ""
@@ -198,8 +202,8 @@ class PlanningService(Service):
                 self.log.info("GTFS {url}: not modified", url=file.url)
                 self._succeed()
                 return
-            problem = await self._take(self._store.new_file, file.name)
-            self._looked_at(file.name, validators, problem)  # a refused file is not fetched again
+            problem = await self._use_file(self._store.new_file, file.name)
+            self._record_file(file.name, validators, problem)  # a refused file is not fetched again
             if not problem:
                 self._succeed()
                 return
@@ -235,8 +239,8 @@ class PlanningService(Service):
         status = (path / "stop_times.txt" if path.is_dir() else path).stat()
         version = Validators(f"{status.st_mtime_ns}-{status.st_size}")
         if (path.name, version) != (self.state.name, self.state.validators) or self._is_due_again():
-            problem = await self._take(path, path.name)
-            self._looked_at(path.name, version, problem)
+            problem = await self._use_file(path, path.name)
+            self._record_file(path.name, version, problem)
             if problem:
                 self._refuse(self.state.refused)
                 return
@@ -247,8 +251,8 @@ class PlanningService(Service):
 
     # All.
 
-    async def _take(self, path: Path, name: str) -> str:
-        """Compile a file, and use it; return why it was refused, "" if it was not."""
+    async def _use_file(self, path: Path, name: str) -> str:
+        """Compile a file, and use it; return the reason if it was refused, "" if it was not."""
         started = self._reactor.seconds()
         previous = self._store.planning if self.planning is not None else None
         target, today = self._store.new_planning, local_date(started)

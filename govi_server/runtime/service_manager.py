@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.application.internet import TimerService
 from twisted.logger import Logger
+
+from govi_server.runtime.repeated_call import RepeatedCall
 
 STATUS_INTERVAL = 10.0
 """Seconds between messages with the status."""
 
 
-class ServiceManager(TimerService):
+class ServiceManager(RepeatedCall):
     """Sends messages to the socket in NOTIFY_SOCKET; does nothing without it.
 
     The watchdog is fed by the reactor: a program whose event loop stands still for WATCHDOG_USEC is restarted.
@@ -37,8 +38,7 @@ class ServiceManager(TimerService):
         self._has_watchdog &= environ.get("WATCHDOG_USEC", "").isdecimal()
         if self._has_watchdog:
             interval = min(interval, int(environ["WATCHDOG_USEC"]) / 1e6 / 2)
-        super().__init__(interval, self._tick)
-        self.clock = reactor
+        super().__init__("Reporting the status", reactor, interval, self._tick)
 
     def startService(self) -> None:
         """Report that the program serves."""

@@ -24,12 +24,12 @@ def printable(text: str, limit: int = MAX_LINE_CHARACTERS) -> str:
     return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
 
 
-def escape_unprintable(text: str, kept: str = "") -> str:
-    """Return a text of any length with characters that are not printable escaped, except those in kept."""
+def escape_unprintable(text: str, allowed: str = "") -> str:
+    """Return a text of any length with characters that are not printable escaped, except those in allowed."""
     if text.isprintable():
         return text
     return "".join(
-        character if _is_printable(character) or character in kept else _escape(character) for character in text
+        character if _is_printable(character) or character in allowed else _escape(character) for character in text
     )
 
 

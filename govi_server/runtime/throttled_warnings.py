@@ -1,6 +1,7 @@
 """Warnings about incidents that may be frequent: counted by kind, and logged at most once a minute."""
 
 from collections import Counter
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
@@ -18,11 +19,11 @@ class ThrottledWarnings:
         self._clock = clock
         self._logged: dict[str, tuple[float, int]] = {}  # time and count of the last log line by kind
 
-    def add(self, kind: str, format: str, **fields: object) -> bool:
+    def add(self, kind: str, format: str, level: Any = LogLevel.warn, **fields: object) -> bool:
         """Count an incident; log the first of its kind, then at most one a minute with the number of unlogged ones.
 
         Return whether it was logged.
-        kind: a constant text, such as "late". format, fields: as in Logger.warn().
+        kind: a constant text, such as "late". format, level, fields: as in Logger.emit().
         """
         self.counts[kind] += 1
         now = self._clock.seconds()
@@ -33,5 +34,5 @@ class ThrottledWarnings:
         self._logged[kind] = (now, self.counts[kind])
         if unlogged:
             format += " (and {missed} more of this kind since the last such line)"
-        self._log.emit(LogLevel.warn, format, missed=unlogged, **fields)
+        self._log.emit(level, format, missed=unlogged, **fields)
         return True

@@ -87,7 +87,7 @@ if type(request) == 'string' and request ~= ARGV[1] and request ~= waited_for th
   end
 end
 redis.call('SET', KEYS[2], request == waited_for and request or ARGV[1], 'PX', ARGV[3])
-return {'ask'}
+return {'claimed'}
 """)
 
 # Stores a board, unless the engine has a newer one, and wakes up the nodes that wait for it.
@@ -117,10 +117,11 @@ return 1
 """)
 
 
-# Registers a node's address, if it has one; returns those of all nodes.
+# Registers a node's address, if it has one; returns those of all nodes. A value of another program is overwritten.
 # KEYS: nodes. ARGV: address, lifetime in seconds, channel, the message about a new node.
 _REGISTER = Script("""
 local now = tonumber(redis.call('TIME')[1])
+if redis.pcall('ZREVRANGE', KEYS[1], 0, 0).err then redis.call('EXPIRE', KEYS[1], 0) end
 if ARGV[1] ~= '' then
   local is_new = redis.call('ZADD', KEYS[1], now, ARGV[1])
   redis.call('EXPIRE', KEYS[1], ARGV[2])
@@ -132,9 +133,11 @@ return redis.call('ZREVRANGE', KEYS[1], 0, 99)
 
 
 class Claim(NamedTuple):
-    """The result of a claim: a board, or who requests it ("ask": this node), or how another node's request failed."""
+    """The result of a claim: a board, which node requests it ("claimed": this one, "wait": another one), or how the
+    request of another one failed.
+    """
 
-    state: Literal["board", "ask", "wait", "silent", "broken", "unreadable"]
+    state: Literal["board", "claimed", "wait", "silent", "broken", "unreadable"]
     board: Board | None = None
 
 
@@ -239,9 +242,9 @@ class SharedBoards:
                 except BadMessage as error:
                     self.status.unreadable(code, str(error))
                     return Claim("unreadable")
-            case [b"ask"]:
+            case [b"claimed"]:
                 self.status.recovered()
-                return Claim("ask")
+                return Claim("claimed")
             case [b"wait" | b"silent" | b"broken" as state]:
                 return Claim(cast(Any, state.decode()))
             case _:

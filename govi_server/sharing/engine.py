@@ -14,11 +14,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from govi_server.runtime.failures import connect_failure
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.runtime.text import printable
 from govi_server.sharing.address import CONNECT_TIMEOUT, EngineURL
 from govi_server.sharing.status import SharingStatus
@@ -120,8 +121,7 @@ class Engine(Service):
         self.local_host = "127.0.0.1"
         """The IP address of this machine from which it was last connected; loopback for a UNIX socket."""
         self._work: Deferred[None] | None = None
-        self._pings = LoopingCall(self._ping)
-        self._pings.clock = clock
+        self._pings = RepeatedCall("Pinging the engine", clock, PING_SECONDS, self._ping, now=False)
 
     def listen(self, channel: str, on_message: Callable[[bytes], object]) -> None:
         """Call a function with each message of a channel; to be called before the service starts."""
@@ -136,13 +136,12 @@ class Engine(Service):
         super().startService()
         self._work = Deferred.fromCoroutine(self._stay_connected())
         self._work.addErrback(self._ended)
-        self._pings.start(PING_SECONDS, now=False)
+        self._pings.startService()
 
     async def stopService(self) -> None:
         """Close the connection."""
         super().stopService()
-        if self._pings.running:
-            self._pings.stop()
+        self._pings.stopService()
         connection = self._connection
         if self._work is not None:
             self._work.cancel()

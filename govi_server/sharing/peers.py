@@ -8,13 +8,14 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from govi_server.departures.board import Board
 from govi_server.kv55.gateway import PEER_PATH, IPeers, IPoster, OfferResult
 from govi_server.kv55.messages import write_dris_55
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.settings import parse_networks
 from govi_server.sharing.boards import RENEW_SECONDS, SharedBoards
 from govi_server.sharing.engine import EngineError, EngineUnavailable
@@ -69,8 +70,7 @@ class Peers(Service):
         self._posters: dict[str, IPoster] = {}
         """The clients of the other nodes by their URLs."""
         self._offers = 0
-        self._registration = LoopingCall(self._register)
-        self._registration.clock = clock
+        self._registration = RepeatedCall("Registering this node", clock, REGISTER_SECONDS, self._register, now=False)
         boards.on_new_node(self._register)
 
     @property
@@ -82,13 +82,12 @@ class Peers(Service):
         """Register this node, again and again."""
         super().startService()
         self._registered([])
-        self._registration.start(REGISTER_SECONDS, now=False)
+        self._registration.startService()
 
     def stopService(self) -> Deferred[Any]:
         """Close the connections to the other nodes."""
         super().stopService()
-        if self._registration.running:
-            self._registration.stop()
+        self._registration.stopService()
         return gatherResults([poster.close() for poster in self._posters.values()])
 
     def offer(self, board: Board) -> Deferred[OfferResult]:

@@ -20,7 +20,16 @@ from govi_server.sharing.status import ShareResult
 class _Request:
     """A request for a board, which waits for the engine, for another node or for this node's source."""
 
-    __slots__ = ("asked", "claimed_at", "code", "has_waited", "is_alone", "is_new", "started_at", "waiting")
+    __slots__ = (
+        "claimed_at",
+        "code",
+        "has_engine_failed",
+        "has_waited",
+        "is_new",
+        "source_request",
+        "started_at",
+        "waiting",
+    )
 
     def __init__(self, code: str, now: float, is_new: bool) -> None:
         self.code = code
@@ -31,11 +40,11 @@ class _Request:
         """Whether only a board that is newer than the request will do."""
         self.waiting: dict[Deferred[Board], float] = {}
         """The results of the callers, each with the time from which its deadline counts."""
-        self.asked: Deferred[Board] | None = None
+        self.source_request: Deferred[Board] | None = None
         """The request to this node's source, if it was sent."""
         self.has_waited = False
-        self.is_alone = False
-        """Whether the source was asked because the engine had failed."""
+        self.has_engine_failed = False
+        """Whether the request was sent to the source because the engine had failed."""
 
 
 @implementer(IDepartureSource)
@@ -45,8 +54,9 @@ class SharedSource(Service):
     A request that waits for another node claims the board again every RENEW_SECONDS, and whenever the engine reports
     that the other request has ended; so it takes over from a node that has died. Without the engine, and whenever it
     fails, each request goes to the source. fresh: the age in seconds up to which the engine's boards are used.
-    deadline: of a caller, in seconds, above that of the source. After a takeover the source may take longer: then it
-    keeps its request, and the node its claim, and later callers wait for it as well.
+    deadline: of a caller, in seconds, at least RENEW_SECONDS above that of the source; callers fail up to
+    RENEW_SECONDS before it. After a takeover the source may take longer: then it keeps its request, and the node its
+    claim, and later callers wait for it as well.
     """
 
     log = Logger()
@@ -91,7 +101,7 @@ class SharedSource(Service):
             self._renewal.cancel()
             self._renewal = None
         for request in self._requests.values():
-            if request.asked is not None:
+            if request.source_request is not None:
                 self._boards.release(request.code, "unreachable")
 
     def _start(self, code: str, is_new: bool) -> Deferred[Board]:
@@ -120,12 +130,12 @@ class SharedSource(Service):
     def _claimed(self, claim: Claim, request: _Request) -> None:
         if self._is_over(request):
             # If there is a later request, the claim is that of it as well.
-            if claim.state == "ask" and request.code not in self._requests:
+            if claim.state == "claimed" and request.code not in self._requests:
                 self._boards.release(request.code, "unreachable")
         elif claim.board is not None:
             self._finish(request, claim.board)
-        elif request.asked is not None:
-            return  # the claim was renewed, or another node has taken it over and asks as well
+        elif request.source_request is not None:
+            return  # the claim was renewed, or another node has taken it over and sends a request as well
         elif claim.state == "wait" and not request.is_new:
             request.has_waited = True
         elif claim.state == "silent":
@@ -133,18 +143,18 @@ class SharedSource(Service):
         elif claim.state == "broken":
             self._finish(request, SourceBroken("unreadable response to the request of another node"))
         else:
-            self._ask(request)
+            self._request_from_source(request)
 
     def _not_claimed(self, failure: Failure, request: _Request) -> None:
         failure.trap(EngineUnavailable, EngineError)
-        if request.asked is None and not self._is_over(request):
-            request.is_alone = True
-            self._ask(request)
+        if request.source_request is None and not self._is_over(request):
+            request.has_engine_failed = True
+            self._request_from_source(request)
 
     def _on_end(self, code: str) -> None:
         """Claim a board whose request has ended on any node."""
         request = self._requests.get(code)
-        if request is not None and (request.has_waited or request.asked is not None):
+        if request is not None and (request.has_waited or request.source_request is not None):
             self._claim(request)
 
     def _renew(self) -> None:
@@ -165,7 +175,7 @@ class SharedSource(Service):
             if self._is_over(request):
                 continue
             self._check_deadlines(request, now)
-            if not request.waiting and request.asked is None:
+            if not request.waiting and request.source_request is None:
                 self._boards.release(request.code, "silent")
                 del self._requests[request.code]
             elif not 0 <= now - request.claimed_at < RENEW_SECONDS / 2:
@@ -173,27 +183,29 @@ class SharedSource(Service):
             yield
 
     def _check_deadlines(self, request: _Request, now: float) -> None:
-        """Fail the callers that have waited for too long."""
+        """Fail the callers whose deadline is before the next check."""
         request.started_at = min(request.started_at, now)  # the clock may be set back
         for result, started_at in list(request.waiting.items()):
             request.waiting[result] = min(started_at, now)
-            if now - started_at >= self._deadline:
+            if now + RENEW_SECONDS - started_at > self._deadline:
                 del request.waiting[result]
                 self._count(request)
                 result.errback(SourceSilent(f"no response within {self._deadline:g} s"))
 
     # The source.
 
-    def _ask(self, request: _Request) -> None:
-        request.asked = maybeDeferred(self._source.board, request.code)
-        request.asked.addCallbacks(self._answered, self._unanswered, callbackArgs=(request,), errbackArgs=(request,))
-        request.asked.addErrback(lambda failure: self.log.failure("Ending a request failed", failure))
+    def _request_from_source(self, request: _Request) -> None:
+        request.source_request = maybeDeferred(self._source.board, request.code)
+        request.source_request.addCallbacks(
+            self._board_received, self._no_board_received, callbackArgs=(request,), errbackArgs=(request,)
+        )
+        request.source_request.addErrback(lambda failure: self.log.failure("Ending a request failed", failure))
 
-    def _answered(self, board: Board, request: _Request) -> None:
+    def _board_received(self, board: Board, request: _Request) -> None:
         self._finish(request, board)
         self._boards.store(board)
 
-    def _unanswered(self, failure: Failure, request: _Request) -> None:
+    def _no_board_received(self, failure: Failure, request: _Request) -> None:
         if self._is_over(request):
             failure.trap(CancelledError, NoBoard)
             return
@@ -214,8 +226,8 @@ class SharedSource(Service):
     def _finish(self, request: _Request, result: Board | NoBoard | Failure) -> None:
         """End a request with a result."""
         del self._requests[request.code]
-        if request.asked is not None and not request.asked.called:
-            request.asked.cancel()  # the response has arrived at another node
+        if request.source_request is not None and not request.source_request.called:
+            request.source_request.cancel()  # the response has arrived at another node
         if isinstance(result, Board) and not request.waiting:
             for on_board in self._listeners:
                 on_board(result)
@@ -232,8 +244,8 @@ class SharedSource(Service):
 
 def _origin(request: _Request) -> ShareResult:
     """Return where a result came from. A request to the source counts, wherever its response arrived."""
-    if request.asked is not None:
-        return "alone" if request.is_alone else "asked"
+    if request.source_request is not None:
+        return "alone" if request.has_engine_failed else "asked"
     return "waited" if request.has_waited else "shared"
 
 

@@ -9,13 +9,13 @@ from random import Random
 import zmq
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from govi_server.departures.times import MINUTE
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.zmq_sockets import bind, check_address, is_listening_address
 from govi_server.runtime.outside import outside
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.simulator.feed_faults import FaultInjector, FeedFaults
 from govi_server.simulator.replay import Replay
 from govi_server.simulator.town import Town
@@ -109,8 +109,7 @@ class SimulatedFeed(Service):
         self._messages: Iterator[tuple[list[Message], float]] = iter(())
         self._next_messages: IDelayedCall | None = None
         self._next_silence: IDelayedCall | None = None  # the next start or end of a silence
-        self._heartbeat = LoopingCall(self._send_heartbeat)
-        self._heartbeat.clock = clock
+        self._heartbeats = RepeatedCall("Sending heartbeats", clock, HEARTBEAT_INTERVAL, self._send_heartbeat)
 
     def privilegedStartService(self) -> None:
         """Listen. Raises StartupError, for example if the address is in use."""
@@ -122,7 +121,7 @@ class SimulatedFeed(Service):
         """Start publishing, immediately or at the first subscription."""
         super().startService()
         self.log.info("Simulated feed: listening on {address} ({source})", address=self._address, source=self._source)
-        self._heartbeat.start(HEARTBEAT_INTERVAL)
+        self._heartbeats.startService()
         if self._silence:
             self._next_silence = self._clock.callLater(SILENCE_INTERVAL, self._start_silence)
         self._messages = iter(self._source)
@@ -132,8 +131,7 @@ class SimulatedFeed(Service):
     def stopService(self) -> None:
         """Stop publishing."""
         super().stopService()
-        if self._heartbeat.running:
-            self._heartbeat.stop()
+        self._heartbeats.stopService()
         for call in (self._next_messages, self._next_silence):
             if call is not None and call.active():
                 call.cancel()

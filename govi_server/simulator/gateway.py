@@ -95,8 +95,8 @@ class SimulatedGateway(Service):
         posted.addErrback(self._callback_failed, request.code)
 
     def _callback_failed(self, failure: Failure, code: str) -> None:
-        text = "Stop {code}: callback failed ({why})"
-        self._warnings.add("callback failed", text, code=code, why=failure.getErrorMessage())
+        text = "Stop {code}: callback failed ({reason})"
+        self._warnings.add("callback failed", text, code=code, reason=failure.getErrorMessage())
 
 
 class GatewayRequestHandler(WebHandler):

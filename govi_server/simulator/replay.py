@@ -96,7 +96,9 @@ class Replay:
     def _survey_file(self, path: Path, survey: "_Survey") -> bool:
         """Add the messages of a file to a survey; return whether it has any."""
         before = survey.message_count
-        for _, message in _read_file(path, lambda problem: self.log.warn("{path}: {why}", path=path, why=problem)):
+        for _, message in _read_file(
+            path, lambda problem: self.log.warn("{path}: {reason}", path=path, reason=problem)
+        ):
             survey.add(message)
         return survey.message_count > before
 

@@ -7,6 +7,7 @@ binary). Twisted's implementation rejects PROXY UNKNOWN without addresses, and h
 import re
 from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
+from socket import AF_INET6, inet_ntop
 from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -127,7 +128,10 @@ def _parse_2(data: bytes) -> ProxyHeader | None:
 
 
 def _ip_address(host: IPv4 | IPv6, port: int) -> IAddress:
-    return (IPv4Address if host.version == 4 else IPv6Address)("TCP", str(host), port)
+    if host.version == 4:
+        return IPv4Address("TCP", str(host), port)
+    # The kernel's text: that of ipaddress depends on the version of Python for an IPv4 address in an IPv6 one.
+    return IPv6Address("TCP", inet_ntop(AF_INET6, host.packed), port)
 
 
 class ProxyProtocol(ProtocolWrapper):

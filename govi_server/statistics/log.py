@@ -9,11 +9,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, globalLogPublisher
 
 from govi_server.errors import StartupError
 from govi_server.runtime.log_file import LogFile
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.runtime.text import escape_json, pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.statistics.log_lines import Phases
@@ -182,8 +182,7 @@ class StatisticsLog(Service):
         self._observer = cast(ILogObserver, self._observe)
         self._unwritten = bytearray()
         """Complete lines."""
-        self._timer = LoopingCall(self.flush)
-        self._timer.clock = clock
+        self._flushes = RepeatedCall("Writing the statistics log", clock, FLUSH_INTERVAL, self.flush, now=False)
         self.writable = False
         """Whether the last lines were written."""
 
@@ -196,7 +195,7 @@ class StatisticsLog(Service):
             raise StartupError(f"statistics.file (--statistics): cannot write {self._path}: {reason}") from None
         self.writable = True
         self._publisher.addObserver(self._observer)
-        self._timer.start(FLUSH_INTERVAL, now=False)
+        self._flushes.startService()
         super().startService()
         self.log.info("Statistics log {path}: opened", path=self._path)
 
@@ -206,7 +205,7 @@ class StatisticsLog(Service):
         if self._file is None:
             return
         self._publisher.removeObserver(self._observer)
-        self._timer.stop()
+        self._flushes.stopService()
         self.flush()
         if lost := self._unwritten.count(b"\n"):
             lines = pluralize(lost, "line")

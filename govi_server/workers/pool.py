@@ -20,13 +20,13 @@ from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.runtime.program import IReloadable
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.server import Server, ServerFigures
 from govi_server.settings import AccessSettings
 from govi_server.sockets.listener import OnListening, listening_errors
@@ -279,8 +279,7 @@ class WorkerPool(Service):
         self._listening = listening
         self._directory = ""
         self._port: PortService | None = None
-        self._watch = LoopingCall(self._watch_workers)
-        self._watch.clock = reactor
+        self._watch = RepeatedCall("Watching the workers", reactor, REPORT_INTERVAL, self._watch_workers, now=False)
 
     @property
     def figures(self) -> ServerFigures:
@@ -332,7 +331,7 @@ class WorkerPool(Service):
             endpoint.report(self.server_name, self._listening)
         for worker in self.workers:
             worker.start()
-        self._watch.start(REPORT_INTERVAL, now=False)
+        self._watch.startService()
 
     def change_limits(self, access: AccessSettings) -> None:
         """Send changed limits of clients to the workers: all but the number of connections."""
@@ -360,8 +359,7 @@ class WorkerPool(Service):
         self.is_draining = True
         for endpoint in self.endpoints:
             await endpoint.close()
-        if self._watch.running:
-            self._watch.stop()
+        self._watch.stopService()
         ended = DeferredList([worker.stop() for worker in self.workers])
         killing = self.clock.callLater(self._assignment.limits.drain + KILL_SECONDS, self._kill)
         await ended

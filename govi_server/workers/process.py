@@ -14,7 +14,6 @@ from socket import SO_ACCEPTCONN, SOL_SOCKET, socket
 from typing import Any, cast
 
 import msgspec
-from twisted.application.internet import TimerService
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.stdio import StandardIO
@@ -36,6 +35,7 @@ from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.garbage_collection import GarbageCollection
 from govi_server.runtime.ordered_services import Drain, OrderedMultiService
 from govi_server.runtime.printable_log import install
+from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.runtime.resident_memory import resident_bytes
 from govi_server.runtime.turn_watch import TurnWatch
 from govi_server.server import Server
@@ -94,8 +94,9 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> tup
     )
     server.request_memo = RequestMemo(cache_bytes // 3)
     # Starts when all ports accept: their service accepts in privilegedStartService().
-    signs = TimerService(REPORT_INTERVAL, lambda: reporter.send(current_figures(server)))
-    signs.clock = reactor
+    signs = RepeatedCall(
+        "Reporting figures", reactor, REPORT_INTERVAL, lambda: reporter.send(current_figures(server))
+    )
     services = OrderedMultiService()
     services.addService(Drain(reporter.close))
     services.addService(signs)

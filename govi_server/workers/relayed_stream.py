@@ -16,6 +16,9 @@ from govi_server.workers.upstream_connection import MAX_BODY_BYTES, Message, Ups
 CHECK_INTERVAL = 0.5
 """Seconds after which the latest event is sent again to clients that could not receive it."""
 
+JOIN_SECONDS = 5.0
+"""Seconds from the first event within which the clients that waited for it join, as a worker's time permits."""
+
 _RETRY = re.compile(rb"^retry: .*\n", re.MULTILINE)
 _ID = re.compile(rb"^id: (.*)$", re.MULTILINE)
 _BYE = re.compile(rb"^event: bye$", re.MULTILINE)
@@ -47,6 +50,8 @@ class RelayedStream:
         self._buffer = bytearray()
         self._is_ended = False
         self._check_call: IDelayedCall | None = None
+        self._join_call: IDelayedCall | None = None
+        """The end of the time in which clients join; until then the stream has a use without any."""
         connection.read_stream(self._receive, self._end)
 
     def join(self, stream: Stream, last: str) -> None:
@@ -63,8 +68,6 @@ class RelayedStream:
         self._abort_if_unused()
 
     def _receive(self, data: bytes) -> None:
-        if self.first_event.called:
-            self._abort_if_unused()  # all clients have left before they joined
         searched = len(self._buffer)
         self._buffer += data
         while (end := self._buffer.find(b"\n\n", max(searched - 1, 0)) + 2) > 1:
@@ -81,6 +84,7 @@ class RelayedStream:
             self._listeners.send_latest()
             self._schedule_check()
             if not self.first_event.called:
+                self._join_call = self._clock.callLater(JOIN_SECONDS, self._end_joining)
                 self.first_event.callback(None)
         elif not _BYE.search(event):  # a client's stream ends with its own
             self._listeners.send_beat()
@@ -94,8 +98,12 @@ class RelayedStream:
         self._listeners.send_latest()
         self._schedule_check()
 
+    def _end_joining(self) -> None:
+        self._join_call = None
+        self._abort_if_unused()
+
     def _abort_if_unused(self) -> None:
-        if not self._listeners:
+        if not self._listeners and self._join_call is None:
             self._connection.abort()
 
     def _end(self) -> None:
@@ -104,6 +112,7 @@ class RelayedStream:
             self.first_event.errback(UpstreamError("connection closed before the first event"))
         self._on_ended()
         self._listeners.end()
-        if self._check_call is not None:
-            self._check_call.cancel()
-            self._check_call = None
+        for call in (self._check_call, self._join_call):
+            if call is not None:
+                call.cancel()
+        self._check_call = self._join_call = None

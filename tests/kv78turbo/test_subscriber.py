@@ -4,6 +4,7 @@ import errno
 from collections import deque
 from collections.abc import Callable
 from typing import cast
+from unittest import mock
 
 import zmq
 from twisted.internet.defer import Deferred, succeed
@@ -15,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from govi_server.errors import StartupError
+from govi_server.kv78turbo import subscriber
 from govi_server.kv78turbo.subscriber import MAX_TURN_MESSAGES, Subscriber
 from govi_server.kv78turbo.zmq_sockets import SocketDescriptor
 from govi_server.settings import SubscriberSettings
@@ -276,6 +278,15 @@ class TurnTests(SubscriberTestCase):
         self.socket.error = zmq.ZMQError(zmq.ENOTSOCK)
         self.wake()
         self.assertTrue(self.socket.closed)
+        self.assertEqual(self.subscriber.state, "DOWN")
+        self.wait(1)
+        self.receive_data()
+        self.assertEqual(len(self.received), 1)
+
+    def test_error_of_the_silence_check_reconnects(self) -> None:
+        """A socket that cannot be examined, which libzmq does not make readable either, is replaced in time."""
+        with mock.patch.object(subscriber, "has_message", side_effect=zmq.ZMQError(zmq.ENOTSOCK)):
+            self.wait(60)
         self.assertEqual(self.subscriber.state, "DOWN")
         self.wait(1)
         self.receive_data()

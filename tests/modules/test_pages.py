@@ -237,7 +237,7 @@ class FrontTests(PagesTestCase):
             (20, "Les 20 premiers arrêts"),
         ]:
             page = html.document_fromstring(
-                front_page.page(self.front.content([place] * count), "fr", {"q": "x"}, 0.0)
+                "".join(front_page.page(self.front.content([place] * count), "fr", {"q": "x"}, 0.0))
             )
             self.assertIn(words, page.xpath("string(//p[@role='status'])"))
             self.assertEqual(len(page.xpath("//ul[@id='found']/li")), count)
@@ -369,7 +369,7 @@ class FrontTests(PagesTestCase):
     def test_without_a_feed(self) -> None:
         """With only a gateway there is no search, and the paths have a placeholder."""
         module = Front([SourceDescription("kv55", "govi", "http://licence/")], None, "1", self.clock)
-        page = html.document_fromstring(front_page.page(module.content(), "nl", {}, 0.0))
+        page = html.document_fromstring("".join(front_page.page(module.content(), "nl", {}, 0.0)))
         self.assertEqual(page.xpath("//form"), [])
         self.assertIn("/kv55/<TimingPointCode>", page.text_content())
         self.assertEqual(page.xpath("//main//a/@href"), ["http://licence/", "/docs", "/openapi.json"])
@@ -380,7 +380,7 @@ class FrontTests(PagesTestCase):
         sources = [SourceDescription(name, "govi", "http://licence/") for name in ("kv55", "other")]
         module = Front(sources, None, "1", self.clock, lambda: ["other"])
         for lang in LANGUAGES:
-            page = html.document_fromstring(front_page.page(module.content(), lang, {}, 0.0))
+            page = html.document_fromstring("".join(front_page.page(module.content(), lang, {}, 0.0)))
             (dd,) = page.xpath("//span[@class='state bad']/..")
             self.assertEqual(dd.getprevious().text_content(), "/other")
             self.assertIn("504", dd.text_content())

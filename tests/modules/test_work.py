@@ -16,6 +16,7 @@ from govi_server.departures.times import local_timestamp, write_time
 from govi_server.documents import board as board_documents
 from govi_server.documents.ovapi import OvapiDocuments
 from govi_server.documents.siri import SiriDocuments
+from govi_server.http.caching import representation
 from govi_server.http.client_limits import ClientLimits
 from govi_server.kv78turbo import display, joined_stop, journeys
 from govi_server.kv78turbo.kv7_timetable import Timetable
@@ -212,6 +213,25 @@ class CostTests(WorkTestCase):
             self.request(path)
             charged = [(*call.args, 1)[1] for call in wait.call_args_list]
         return sum(charged)
+
+    def test_pages_are_made_in_steps(self) -> None:
+        """Pages are rendered in steps, and not compressed in one."""
+        n_steps: list[int] = []
+
+        async def run(_: CooperativeRunner, steps: Generator[None, None, Any]) -> Any:
+            n_steps.append(0)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return end.value
+                n_steps[-1] += 1
+
+        self.patch(CooperativeRunner, "run", run)
+        self.patch(representation, "run_now", lambda steps: self.fail("made in one step"))
+        for path in ("/", "/trip/LIN_77_L0_1_0", f"/make?stop={CODES[0]}"):
+            self.assertEqual(self.request(path).status, 200, path)
+            self.assertGreater(n_steps[-1], 3, path)
 
     def test_charge_covers_the_work(self) -> None:
         """A request is charged for each stop and two hours, and for every 20 passtimes (for stops: of KV8)."""

@@ -241,6 +241,19 @@ class SnapshotTests(SynchronousTestCase):
         self.clock.pump([60, *[0.01] * 100])
         self.assertTrue(self.path.exists())
 
+    def test_file_that_cannot_be_restored_is_put_aside(self) -> None:
+        """A file whose restoring fails for an unknown reason is renamed before the next one is saved."""
+        self.save()
+        content = self.path.read_bytes()
+        program = self.make_program()
+        with mock.patch.object(BoardCache, "put", side_effect=ZeroDivisionError):
+            snapshots = self.start(program)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertFalse(program.feed.restoration.is_running)
+        snapshots.stopService()
+        self.assertEqual(self.path.with_name("snapshot.damaged").read_bytes(), content)
+        self.assertNotEqual(self.path.read_bytes(), content)
+
     def test_impossible_file_fails_startup(self) -> None:
         """The program does not start if the snapshot's directory does not exist, or its file is a directory."""
         folder = self.path.parent

@@ -293,6 +293,17 @@ class SiteTests(ServiceTestCase):
         service.stopService()
         self.assertEqual((service.state.failures, self.clock.getDelayedCalls()), (0, []))
 
+    def test_files_that_cannot_be_removed(self) -> None:
+        """A file of an attempt that cannot be removed does not end the checks."""
+        service = self.start(SITE, self.site)
+        service._store.new_file.mkdir()
+        self.site.problem = "unreachable"
+        self.clock.advance(CHECK_SECONDS)
+        self.names()
+        self.clock.advance(MIN_BACK_OFF)
+        self.assertEqual(self.names(), [SITE])
+        self.assertTrue(any("not removed: Is a directory" in line for line in self.logged))
+
     def test_unwritable_cache(self) -> None:
         """Without a writable cache directory, the planning is temporary, which is logged."""
         self.cache.write_bytes(b"")

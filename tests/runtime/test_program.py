@@ -111,6 +111,6 @@ class ProgramTests(SynchronousTestCase):
 
     def test_unwritable_log_file_is_reported(self) -> None:
         """The error of a file that cannot be opened names the option and the file."""
-        for path, reason in [("/nonexistent/x", "No such file or directory"), ("x\0", "embedded null byte")]:
+        for path, reason in [("/nonexistent/x", "No such file or directory"), ("x\0", "embedded null ")]:
             with self.assertRaisesRegex(StartupError, f"--logfile: cannot write .*: {reason}"):
                 open_log_file({"logfile": path, "nodaemon": True})

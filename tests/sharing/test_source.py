@@ -272,7 +272,9 @@ class SharedSourceTests(SharingTestCase):
         self.pass_time(9)
         self.nodes[0].source.results[0].errback(SourceUnreachable("reason"))
         self.failureResultOf(own, SourceUnreachable)
-        self.pass_time(DEADLINE - 9 + RENEW_SECONDS)
+        self.pass_time(DEADLINE - 9 - RENEW_SECONDS - 0.1)
+        self.assertNoResult(waiting)
+        self.pass_time(RENEW_SECONDS)
         self.failureResultOf(waiting, SourceSilent)
         self.pass_time(3)
         later = self.request(1, 2)
@@ -382,7 +384,7 @@ class SharedBoardsTests(SharingTestCase):
 
     def test_any_reply(self) -> None:
         """A reply that no script returns is unreadable, and the request is sent."""
-        for reply in (None, 1, [], [b"ask", 1], [b"board"], [b"board", 1, 1], {b"a": 1}, b"ask"):
+        for reply in (None, 1, [], [b"claimed", 1], [b"board"], [b"board", 1, 1], {b"a": 1}, b"claimed"):
             self.assertEqual(self.nodes[0].boards._claimed(reply, CODE).state, "unreadable")
 
     def test_message_about_no_stop_is_ignored(self) -> None:
@@ -418,6 +420,14 @@ class PeersTests(SharingTestCase):
         self.nodes[0].peers.set_allow(["192.0.2.0/24"])
         self.pass_time(10)
         self.assertEqual(self.nodes[0].peers.urls, ["http://192.0.2.1:80/govi-cache-peer"])
+
+    def test_value_of_another_program(self) -> None:
+        """A value that is no set of addresses is overwritten, and is not an outage of the engine."""
+        self.engine.model.put(NODES, b"text")
+        self.pass_time(REGISTER_SECONDS + 1)
+        self.assertTrue(all(node.engine.status.is_sharing for node in self.nodes))
+        for i, node in enumerate(self.nodes):
+            self.assertEqual(sorted(node.peers.urls), self.urls[:i] + self.urls[i + 1 :])
 
     def test_listed_nodes(self) -> None:
         """Nodes of the configuration are known before the engine is reached, if they are allowed."""

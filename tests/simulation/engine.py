@@ -208,6 +208,8 @@ class Engines:
         """When it began to behave; inf while it does not."""
         self.heard_since = world.scheduler.now
         """The same for messages of channels."""
+        self.changed_at = -inf
+        """When a fault last began or ended."""
         self.lost_data_at = -inf
         self.was_spoiled = False
         """Whether it has had values of another program."""
@@ -268,6 +270,7 @@ class Engines:
             self.end(self.mode)
         self.mode = mode
         now, master = self.world.scheduler.now, self.master
+        self.changed_at = now
         if mode == "mute":
             self.heard_since = inf
         if mode not in MOMENTARY and (mode != "slow" or 2 * amount > FAST):
@@ -321,6 +324,7 @@ class Engines:
             return
         self.mode = ""
         now, master = self.world.scheduler.now, self.master
+        self.changed_at = now
         if mode in LOSING:
             self.lost_data_at = now
         match mode:

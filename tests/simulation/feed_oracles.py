@@ -51,7 +51,7 @@ class FeedOracle(Oracle):
             new = [row for row in rows if row.code == code and row.key not in keys]
             row = next((row for row in new if self.agrees(shown, row, is_named, settled)), None)
             planned = self.planned_keys(code, shown, keys)
-            if row is None and (planned or not new):
+            if row is None and (not new or (planned and not shown.is_live)):
                 self.check_planned(what, code, shown, rows, planned, is_named, settled)
                 keys.update(planned[:1])
                 if planned and not self.is_called(shown, planned[0][2], is_named):

@@ -177,7 +177,12 @@ class Boards(Oracle):
         if answer is None:
             return
         answer.status = status
-        if kind in ("foreign", "numberless", "broken") or self.is_matched_by_stop(gateway, question, epoch):
+        is_forgotten = sent - question.at >= LATE - 1
+        if (
+            kind in ("foreign", "numberless", "broken")
+            or is_forgotten
+            or self.is_matched_by_stop(gateway, question, epoch)
+        ):
             self.tainted[key] = self.now
         if status != 200 or answer.question is None:
             return
@@ -545,7 +550,10 @@ class Gauges(Oracle):
 
 
 class Health(Oracle):
-    """/ready is "ready" while boards are served, and not for longer than 20 s while none can be."""
+    """/ready is "ready" while boards are served, and not for longer than 20 s while none can be.
+
+    A node that has lost the engine since it asked does not get an answer that another node has put there.
+    """
 
     DELAY = 20.0
 
@@ -563,9 +571,11 @@ class Health(Oracle):
                 is_known = node in gateway.was_asked or gateway.mode == "closed"
                 if is_known and now - gateway.bad_since > 2 * self.DELAY and gateway.n_questions:
                     self.found(f"/ready is 200, though {gateway.module} fails for {now - gateway.bad_since:.0f} s")
-        elif all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(
-            90
-        ):
+            return
+        engines = world.engines
+        if engines is not None and (engines.mode == "garbage" or now - engines.changed_at < self.DELAY):
+            return
+        if all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(90):
             self.found(f"/ready is {exchange.status}, though all is well for a minute: {exchange.response.body!r}")  # type: ignore[union-attr]
 
 

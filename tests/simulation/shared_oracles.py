@@ -207,8 +207,11 @@ class OneQuestionForAll(SharedOracle):
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
         epoch: int,
     ) -> None:  # fmt: skip
-        if answer is not None and status == 200 and kind in ("", "chopped"):
-            self.answered[gateway.module, answer.code] = self.now, question
+        if answer is None or status != 200 or kind not in ("", "chopped"):
+            return
+        key = gateway.module, answer.code
+        if key not in self.answered or self.answered[key][1].index < question.index:  # a later one is not replaced
+            self.answered[key] = self.now, question
 
     def asked(self, gateway: Gateway, question: Question) -> None:
         node, what = question.node, f"/{gateway.module}/{question.code}: {question.node.host} asks"

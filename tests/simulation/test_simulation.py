@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from shutil import which
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -29,6 +30,7 @@ class SimulationTests(SynchronousTestCase):
 
     def test_planted_faults_apply(self) -> None:
         """Each patch applies to the program as it is."""
+        self.assertIsNotNone(which("patch"), "the command patch is required (apt install patch)")
         self.assertGreaterEqual(len(PATCHES), 20)
         for patch in PATCHES:
             command = ["patch", "--dry-run", "--strip=1", "--force", "--input", str(patch)]

@@ -41,7 +41,7 @@ VALID: list[tuple[bytes, IAddress | None]] = [
     (b"PROXY TCP4 198.51.100.1 203.0.113.5 1234 443\r\n", IPv4Address("TCP", "198.51.100.1", 1234)),
     (b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n", IPv4Address("TCP", "255.255.255.255", 65535)),
     (b"PROXY TCP6 2001:DB8:0::1 ::1 1 2\r\n", IPv6Address("TCP", "2001:db8::1", 1)),
-    (b"PROXY TCP6 ::ffff:198.51.100.1 ::1 1 2\r\n", IPv6Address("TCP", "::ffff:c633:6401", 1)),
+    (b"PROXY TCP6 ::ffff:198.51.100.1 ::1 1 2\r\n", IPv6Address("TCP", "::ffff:198.51.100.1", 1)),
     (header_2(0x20, 0x00), None),  # LOCAL, as a health check of haproxy
     (header_2(0x20, 0x11, TCP4 + TLV), None),
     (header_2(0x21, 0x00), None),  # UNSPEC

@@ -1,17 +1,28 @@
 """Tests of the messages between the main process and a worker."""
 
 import contextlib
+from typing import get_args, get_type_hints
 
+import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.statistics.log import format_line
-from govi_server.statistics.records import CACHE_RESULTS, ENDS, ConnectionStatistics, Exchange, RequestStatistics
+from govi_server.statistics.records import (
+    CACHE_RESULTS,
+    ENDS,
+    PHASES,
+    ConnectionStatistics,
+    Exchange,
+    RequestStatistics,
+)
 from govi_server.workers.messages import (
     Figures,
     LogLine,
     Statistics,
+    _Connection,
+    _Exchange,
     decode_report,
     encode,
     pack_statistics,
@@ -59,6 +70,24 @@ class StatisticsTests(SynchronousTestCase):
         for each in sent:
             each.worker = 7
         self.assertEqual(lines, [format_line({"statistics": each}, "govi-cache") for each in sent])
+
+    def test_fields_are_those_of_the_records(self) -> None:
+        """A report has each field of the records, in their order: it is filled, and read again, by position."""
+        names = {struct: struct.__struct_fields__ for struct in (Exchange, RequestStatistics, ConnectionStatistics)}
+        self.assertEqual(_Exchange.__struct_fields__, names[Exchange])
+        self.assertEqual((*_Connection.__struct_fields__, "worker"), names[ConnectionStatistics][1:])
+        self.assertEqual(("exchange", "marked", *PHASES), names[RequestStatistics])
+        (request,) = get_args(get_type_hints(_Connection)["requests"])
+        self.assertEqual(len(get_args(request)), len(("exchange", *PHASES)))
+
+    def test_values_arrive_in_their_fields(self) -> None:
+        """Each field of a request arrives as it was sent, all of them with different values."""
+        exchange = Exchange("GET", "/kv55/57330430", 200, 7154, "hit", "kv55", "57330430")
+        request = RequestStatistics(exchange, 0.0, *map(float, range(1, len(PHASES) + 1)))
+        (connection,) = _received([ConnectionStatistics("govi-cache", "local", 1.0, 2.0, "client", [request])])
+        (received,) = connection.requests
+        self.assertEqual(msgspec.structs.asdict(received.exchange), msgspec.structs.asdict(exchange))
+        self.assertEqual(received.phases, {phase: n for n, phase in enumerate(PHASES, 1)})
 
     def test_equal_exchanges_are_shared(self) -> None:
         """Hits share their exchange, also those of different reports, so that they are counted together."""

@@ -1,14 +1,25 @@
 """Tests of event streams through a worker."""
 
+from collections.abc import Callable
+from typing import cast
+from unittest import mock
+
 from twisted.application.service import IService
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.http import event_listeners
+from govi_server.http.stream import Stream
+from govi_server.runtime.cooperative import CooperativeRunner
+from govi_server.workers.relayed_stream import JOIN_SECONDS, RelayedStream
+from govi_server.workers.upstream_connection import Message, UpstreamConnection
 from tests.client import Client
 from tests.examples import TOWN
 from tests.workers.case import WorkerCase
 
 PATH = "/events/57330430?as=json"
+EVENT = b"id: %d\ndata: a\n\n"
 
 
 class RelayedStreamTests(WorkerCase):
@@ -28,6 +39,11 @@ class RelayedStreamTests(WorkerCase):
         client.get(PATH, **headers)
         self.program.turn(20)
         return client
+
+    def end_joining(self) -> None:
+        """Pass the time in which clients may join, in which a stream without clients does not end."""
+        self.clock.advance(JOIN_SECONDS)
+        self.program.turn(20)
 
     def change(self, trips: int) -> None:
         """Change the board to another number of departures, and let the main process notice."""
@@ -72,6 +88,7 @@ class RelayedStreamTests(WorkerCase):
         self.assertTrue(client.received().endswith(b"id: 2\ndata: b\n\n"))
         (connection,) = self.program.address.connections
         self.assertFalse(connection.is_closed)
+        self.end_joining()
         client.leave()
         self.program.turn()
         self.assertTrue(connection.is_closed)
@@ -117,6 +134,7 @@ class RelayedStreamTests(WorkerCase):
         first.leave()
         self.turn()
         self.assertEqual(self.program.origin.streams, 1)
+        self.end_joining()
         second.leave()
         self.turn()
         self.assertEqual((self.program.origin.streams, self.program.proxy._streams), (0, {}))
@@ -129,7 +147,7 @@ class RelayedStreamTests(WorkerCase):
         client.get(PATH)
         self.clock.advance(0)
         client.leave()
-        self.program.turn(20)
+        self.end_joining()
         self.assertEqual((self.program.origin.streams, self.program.proxy._streams), (0, {}))
         self.assertEqual(len(self.program.proxy._requests), 0)
 
@@ -140,6 +158,7 @@ class RelayedStreamTests(WorkerCase):
         self.program.turn(20)
         response = client.response("HEAD")
         self.assertEqual(response.headers["Content-Type"], "text/event-stream; charset=utf-8")
+        self.end_joining()
         self.assertEqual((self.program.origin.streams, client.closed), (0, True))
 
     def test_main_process_ends_a_stream(self) -> None:
@@ -162,6 +181,7 @@ class RelayedStreamTests(WorkerCase):
     def test_worker_drains(self) -> None:
         """A worker that stops ends the streams of its clients, and then that of the main process."""
         client = self.listen()
+        self.end_joining()
         self.program.server.drain()
         self.clock.advance(0.1)
         self.turn()
@@ -169,3 +189,60 @@ class RelayedStreamTests(WorkerCase):
         client.leave()
         self.turn()
         self.assertEqual(self.program.origin.streams, 0)
+
+
+class _Connection:
+    """The connection of a stream of the main process, whose data the test receives."""
+
+    is_aborted = False
+
+    def read_stream(self, receive: Callable[[bytes], None], end: Callable[[], None]) -> None:
+        self.receive, self.end = receive, end
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        self.end()
+
+
+class JoiningTests(SynchronousTestCase):
+    """Clients that wait for the first event of a stream, and join it in later turns of a busy worker."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.connection = _Connection()
+        connection = cast(UpstreamConnection, self.connection)
+        self.cooperator = CooperativeRunner(self.clock).cooperator
+        message = Message("200 Ok", ())
+        self.relayed = RelayedStream(self.clock, self.cooperator, message, connection, lambda: None)
+        self.connection.receive(EVENT % 1)
+
+    def join(self) -> tuple[Stream, mock.Mock]:
+        """Join the stream; return the stream of a client, and its write()."""
+        stream = mock.Mock(spec=Stream)
+        self.relayed.join(stream, "")
+        return stream, stream.write
+
+    def test_events_before_all_clients_have_joined(self) -> None:
+        """Further events, and clients that have joined and left, do not end a stream that others will join."""
+        self.successResultOf(self.relayed.first_event)
+        self.connection.receive(EVENT % 2)
+        stream, _ = self.join()
+        self.relayed.leave(stream)
+        self.connection.receive(EVENT % 3)
+        self.assertFalse(self.connection.is_aborted)
+        _, write = self.join()
+        self.assertTrue(write.call_args[0][0].endswith(EVENT % 3))
+        self.clock.advance(JOIN_SECONDS)
+        self.assertFalse(self.connection.is_aborted)
+
+    def test_no_client_joins(self) -> None:
+        """A stream whose clients have left before they joined ends, and leaves no call behind."""
+        self.clock.advance(JOIN_SECONDS)
+        self.assertTrue(self.connection.is_aborted)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_end_while_clients_join(self) -> None:
+        """A stream that the main process ends leaves no call behind."""
+        self.connection.end()
+        self.clock.advance(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
