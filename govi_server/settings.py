@@ -156,7 +156,8 @@ class ModuleSettings(Struct, frozen=True):
     gateway_url: Annotated[
         str,
         URL,
-        "URL of the GOVI gateway that receives the requests (DRIS_55_REQ); source govi only.",
+        "URL of the GOVI gateway that receives the requests (DRIS_55_REQ); source govi only. The default is GOVI's "
+        "own, for its subscribers.",
         Option("gateway-url", "g"),
     ] = GATEWAY_URL
     subscriber_id: Annotated[str, "SubscriberID of this server at the gateway."] = SUBSCRIBER_ID
@@ -164,7 +165,7 @@ class ModuleSettings(Struct, frozen=True):
         str,
         ENDPOINT,
         "Endpoint that receives the gateway's responses (DRIS_55), under any path. The gateway knows its address "
-        "from the subscription.",
+        "from the subscription. The default is only reachable from this machine.",
         Option("callback"),
     ] = "tcp:8082:interface=127.0.0.1"
     allow: Annotated[Networks, "Networks that may send callbacks; peers on a unix socket always may."] = (

@@ -18,6 +18,7 @@ from govi_server.kv55.gateway import Gateway, IPeers
 from govi_server.kv55.post import Poster
 from govi_server.kv78turbo.feed import Feed
 from govi_server.modules.callback import Callback
+from govi_server.operations.callback_reach import find_obstacle, gateway_host, is_default_gateway, known_addresses
 from govi_server.operations.components import Components, GatewayComponents
 from govi_server.planning.service import PlanningService
 from govi_server.planning.store import PlanningStore, cache_directory
@@ -166,7 +167,13 @@ def _add_gateway(
         services.addService(server_service(reactor, simulator.name, any_port, simulator, simulator_address.set))
     services.addService(gateway)
     source = "the simulated gateway" if is_demo else f"the gateway {settings.gateway_url}"
+    if not is_demo and is_default_gateway(settings):
+        source += " (the default of gateway_url)"
     log.info("/{name}: departures from {source}", name=name, source=source)
+    obstacle = None if is_demo else find_obstacle(settings, known_addresses(gateway_host(settings.gateway_url)))
+    if obstacle is not None:
+        key = setting_name(f"modules.{name}.{obstacle.setting}")
+        log.warn("{key}: {text}; {advice}", key=key, text=obstacle.text, advice=obstacle.advice)
     return gateway
 
 

@@ -133,16 +133,24 @@ class ServiceTests(SynchronousTestCase):
             self.assertEqual(cast(Service, server.find_module(name)).name, name)
         self.assertIsInstance(cast(BoardPages, server.find_module("board")).source, FeedDisplays)
 
-    def test_unused_callback_endpoint_is_logged(self) -> None:
-        """A callback endpoint of a module that receives no callbacks is a warning; the default is none."""
+    def test_useless_callback_endpoint_is_logged(self) -> None:
+        """A callback endpoint that is not used, or that the gateway cannot reach, is a warning."""
         events = EventLoggingObserver()
         globalLogPublisher.addObserver(events)
         self.addCleanup(globalLogPublisher.removeObserver, events)
         timetable = FeedSettings(timetable=self.directory, gtfs="")
-        for module in (LIVE, ModuleSettings(source="kv78turbo", callback="tcp:9"), GATEWAY):
+        local = ModuleSettings(source="govi", gateway_url="http://127.0.0.1:8083/")
+        for module in (LIVE, ModuleSettings(source="kv78turbo", callback="tcp:9"), local, GATEWAY):
             make_service(Config(modules={"kv55": module}, feed=timetable), self.reactor)
         warnings = [formatEvent(event) for event in events if event["log_level"] == LogLevel.warn]
-        self.assertEqual(warnings, ["modules.kv55.callback (--callback): not used by source 'kv78turbo'"])
+        self.assertEqual(
+            [warning.partition(";")[0] for warning in warnings],
+            [
+                "modules.kv55.callback (--callback): not used by source 'kv78turbo'",
+                "modules.kv55.callback (--callback): tcp:8082:interface=127.0.0.1: only reachable from this machine, "
+                "but the gateway is gateway.invalid",
+            ],
+        )
 
     def test_no_operators_endpoint(self) -> None:
         """Without an admin endpoint the program listens only for clients and callbacks."""

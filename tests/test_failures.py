@@ -44,7 +44,7 @@ JOURNEYS: list[kv.Row] = [
     {"JourneyNumber": "1002", "ExpectedArrivalTime": "02:45:00", "ExpectedDepartureTime": "02:45:00"},
 ]
 
-GATEWAY = "[modules.kv55]\nsource = 'govi'\n"
+GATEWAY = "[modules.kv55]\nsource = 'govi'\ngateway_url = 'http://localhost/'\n"
 FEED = "[modules.live]\nsource = 'kv78turbo'\n[feed]\naddresses = ['tcp://feed.example:7817']\ngtfs = ''\n"
 
 

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "simulator": {"request_handler", "server", "web_handler", "kv55", "kv78turbo"} | _SERVER | _DOMAIN,
     "workers": {"request_handler", "server", "web_handler"} | _SERVER,
     "feed_proxy": {"operations", "kv78turbo"} | _HTTP | _DOMAIN,
-    "command": {"application", "settings_loader", "tap", "statistics", "sockets", "kv78turbo", "sharing"} | _DOMAIN,
+    "command": {"application", "settings_loader", "tap", "operations", "kv78turbo", "sharing"} | _HTTP | _DOMAIN,
     "sources": {
         "settings_loader", "request_handler", "server", "modules", "operations", "sharing", "simulator", "kv55",
         "kv78turbo", "planning",
@@ -66,6 +66,8 @@ ONLY = {
     ("sharing", "sockets"): {"sockets.transport"},
     ("sharing", "kv55"): {"kv55.gateway", "kv55.messages", "kv55.parsing"},
     ("operations", "sharing"): {"sharing.status"},
+    ("command", "operations"): {"operations.callback_reach", "operations.configuration"},
+    ("command", "http"): {"http.addresses"},
     ("modules", "modules"): {
         "modules.display_source", "modules.event_channel", "modules.feed_responses", "modules.ovapi_operations",
         "modules.ovapi_paths", "modules.query_parameters",

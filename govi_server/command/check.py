@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from msgspec import structs
 
 from govi_server.application import make_service
 from govi_server.command.completion import complete_file
@@ -17,6 +18,10 @@ from govi_server.runtime.text import printable
 from govi_server.settings import Config
 from govi_server.settings_loader import Problem, load_valid, option_name, setting_key
 from govi_server.sockets.endpoint_syntax import check_endpoint
+from govi_server.sockets.systemd import socket_selector
+
+SYSTEMD = re.compile("(haproxy:)?systemd:")
+"""The beginning of an endpoint on a socket that only the service has, from its socket unit."""
 
 
 @click.command(params=[*setting_options()])
@@ -64,6 +69,8 @@ def _domain_problems(config: Config) -> Iterator[tuple[str, str]]:
     for key, endpoint in endpoints:
         try:
             check_endpoint(endpoint or "tcp:1")
+            if selector := SYSTEMD.match(endpoint):
+                socket_selector(endpoint[selector.end() :])
         except ValueError as error:
             yield key, f"invalid endpoint {endpoint[:120]!r}: {error}"
     for index, address in enumerate(config.feed.addresses):
@@ -78,7 +85,25 @@ def _problems_of_services(config: Config) -> Iterator[Problem]:
     from twisted.internet import reactor
 
     try:
-        make_service(config, reactor)
+        make_service(_without_sockets(config), reactor)
     except (ConfigError, StartupError) as error:
         name, _, text = str(error).partition(": ")
         yield Problem(name, text, name.partition(" ")[0])
+
+
+def _without_sockets(config: Config) -> Config:
+    """Return a configuration with other endpoints in place of those on sockets from a socket unit."""
+
+    def replaced(endpoint: str) -> str:
+        return "tcp:0" if SYSTEMD.match(endpoint) else endpoint
+
+    modules = {
+        name: structs.replace(module, callback=replaced(module.callback)) for name, module in config.modules.items()
+    }
+    return structs.replace(
+        config,
+        listen=tuple(map(replaced, config.listen)),
+        admin=structs.replace(config.admin, listen=replaced(config.admin.listen)),
+        manhole=structs.replace(config.manhole, listen=replaced(config.manhole.listen)),
+        modules=modules,
+    )

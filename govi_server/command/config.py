@@ -1,7 +1,7 @@
 """The command ``govi-cache config``, which prints the configuration in force."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import click
@@ -10,12 +10,13 @@ import msgspec
 from govi_server.command.locations import Locations, locate
 from govi_server.command.options import config_option, parse, setting_options
 from govi_server.errors import ConfigError
+from govi_server.operations.configuration import changed_settings
 from govi_server.settings_loader import load, option_name, without_passwords
 from govi_server.tap import IMPLIED_SOURCES, SOURCE, error_text
 
 
 @click.command(params=[config_option(), *setting_options()])
-@click.option("--changed", is_flag=True, help="Print only what is set, not the defaults.")
+@click.option("--changed", is_flag=True, help="Print only what differs from the defaults.")
 def config(changed: bool, **values: Any) -> None:
     """Print the configuration in force as TOML.
 
@@ -27,7 +28,8 @@ def config(changed: bool, **values: Any) -> None:
     except ConfigError as error:
         raise SystemExit(error_text(error)) from None
     origins = Origins(path, options, Locations({}) if path is None else locate(path), values)
-    for line in _lines(msgspec.to_builtins(loaded), origins, changed):
+    keys = changed_settings(loaded) if changed else None
+    for line in _lines(msgspec.to_builtins(loaded), origins, keys):
         click.echo(line)
 
 
@@ -52,15 +54,15 @@ class Origins:
         return f"{self._path}:{self._lines.lines[key]}" if key in self._lines.lines else "default"
 
 
-def _lines(table: Mapping[str, Any], origins: Origins, changed: bool, name: str = "") -> Iterator[str]:
-    """Yield the lines of a table and of those in it."""
+def _lines(table: Mapping[str, Any], origins: Origins, keys: Container[str] | None, name: str = "") -> Iterator[str]:
+    """Yield the lines of a table and of those in it. keys: the dotted keys of the settings to print, None for all."""
+    prefix = f"{name}." if name else ""
     inner = {key: value for key, value in table.items() if isinstance(value, dict)}
-    settings = {key: origins.origin(f"{name}.{key}" if name else key) for key in table if key not in inner}
-    shown = {key: origin for key, origin in settings.items() if not changed or origin != "default"}
+    shown = [key for key in table if key not in inner and (keys is None or f"{prefix}{key}" in keys)]
     if shown and name:
         yield f"\n[{name}]"
-    for key, origin in shown.items():
+    for key in shown:
         value = without_passwords(json.dumps(table[key], ensure_ascii=False))
-        yield f"{key} = {value}  # {origin}"
+        yield f"{key} = {value}  # {origins.origin(prefix + key)}"
     for key in inner:
-        yield from _lines(inner[key], origins, changed, f"{name}.{key}" if name else key)
+        yield from _lines(inner[key], origins, keys, f"{prefix}{key}")

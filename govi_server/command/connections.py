@@ -12,6 +12,8 @@ from cryptography.x509 import load_der_x509_certificate
 
 from govi_server.command.certificates import expiry
 from govi_server.command.findings import Finding, fail, ok, warn
+from govi_server.http.addresses import Address, parse_ip
+from govi_server.operations.callback_reach import find_obstacle, gateway_host, is_default_gateway
 from govi_server.settings import Config
 from govi_server.sharing.address import parse_engine_url
 
@@ -23,10 +25,29 @@ GREETING_BYTES = 10
 
 
 def check_gateways(config: Config, now: datetime) -> Iterator[Finding]:
-    """Examine whether gateways accept connections, and their certificates. Sends them no request."""
+    """Examine whether gateways accept connections, their certificates, and whether callbacks can arrive.
+
+    Sends them no request.
+    """
     for name, module in config.modules.items():
         if module.source == "govi":
-            yield _check_url(f"modules.{name}.gateway_url", module.gateway_url, now, fail)
+            subject = f"modules.{name}.gateway_url"
+            if is_default_gateway(module):
+                advice = "set gateway_url to that of your gateway, unless you have a subscription there"
+                yield warn(subject, f"{module.gateway_url}: the default, GOVI's own gateway", advice)
+            yield _check_url(subject, module.gateway_url, now, fail)
+            addresses = _addresses(gateway_host(module.gateway_url))
+            if obstacle := find_obstacle(module, addresses):
+                yield warn(f"modules.{name}.{obstacle.setting}", obstacle.text, obstacle.advice)
+
+
+def _addresses(host: str) -> list[Address]:
+    """Return the addresses of a host; [] if it has none, of which _check_url() informs."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return [parse_ip(str(address[0])) for *_, address in found]
 
 
 def check_feed(config: Config) -> Iterator[Finding]:

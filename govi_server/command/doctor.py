@@ -39,7 +39,7 @@ def doctor(**values: Any) -> NoReturn:
 
 def examine(config: Config, path: str | None, now: datetime) -> Iterator[Finding]:
     """Yield all findings, as they are made."""
-    yield from check_ports(config)
+    yield from check_ports(config, path)
     yield from check_clock(now)
     yield from check_open_files(config)
     yield from check_files(config, path, now)

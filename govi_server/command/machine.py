@@ -11,6 +11,7 @@ from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 from pathlib import Path
 
 from govi_server.command.findings import Finding, fail, ok, warn
+from govi_server.command.running_server import RunningServer, find_server
 from govi_server.settings import Config
 from govi_server.sockets.endpoint_syntax import parse_endpoint_text
 
@@ -44,19 +45,21 @@ def endpoints(config: Config) -> list[tuple[str, str]]:
     return [*(("listen", endpoint) for endpoint in config.listen), *callbacks, *(e for e in others if e[1])]
 
 
-def check_ports(config: Config) -> Iterator[Finding]:
-    """Examine whether the program can listen on its endpoints."""
+def check_ports(config: Config, path: str | None) -> Iterator[Finding]:
+    """Examine whether the program can listen on its endpoints. path: of the configuration."""
     for subject, endpoint in endpoints(config):
         kind, arguments = parse_endpoint_text(endpoint)
         if kind in ("tcp", "tcp6", "ssl"):
-            yield _check_port(subject, endpoint, arguments)
+            yield _check_port(subject, endpoint, arguments, path)
         elif kind == "unix":
             yield _check_unix(subject, Path(arguments.get("address", "")))
+        elif kind == "systemd":
+            yield ok(subject, f"{endpoint}: given by the socket unit")
         else:
             yield ok(subject, f"{endpoint}: not examined, since another program opens it")
 
 
-def _check_port(subject: str, endpoint: str, arguments: dict[str, str]) -> Finding:
+def _check_port(subject: str, endpoint: str, arguments: dict[str, str], path: str | None) -> Finding:
     port = int(arguments["port"])
     host = arguments.get("interface", "")
     family = socket.AF_INET6 if ":" in host or endpoint.startswith("tcp6") else socket.AF_INET
@@ -66,8 +69,11 @@ def _check_port(subject: str, endpoint: str, arguments: dict[str, str]) -> Findi
             sock.bind((host, port))
             sock.listen()
         except OSError as error:
-            if error.errno == EADDRINUSE and _is_own(family, host, port):
-                return ok(subject, f"{endpoint}: used by govi-cache, which is running")
+            if error.errno == EADDRINUSE:
+                is_own = _is_own(family, host, port)
+                server = find_server(host, port, is_own)  # of a port without HTTP, too
+                if is_own or server is not None:
+                    return _check_running(subject, endpoint, server, path)
             advice = {
                 EADDRINUSE: f"stop the program that uses it (ss -ltnp 'sport = :{port}' names it), or choose another",
                 EACCES: "ports below 1024 need a privilege: use a socket of systemd, a proxy, or a port above 1023",
@@ -75,6 +81,18 @@ def _check_port(subject: str, endpoint: str, arguments: dict[str, str]) -> Findi
             }.get(error.errno or 0, "choose another endpoint")
             return fail(subject, f"{endpoint}: {error.strerror}", advice)
     return ok(subject, f"{endpoint}: free")
+
+
+def _check_running(subject: str, endpoint: str, server: RunningServer | None, path: str | None) -> Finding:
+    """Examine whether the govi-cache that has the port is the one of this configuration."""
+    if server is None:
+        advice = "run this command as root, or as the user of that server, to learn which it is"
+        return warn(subject, f"{endpoint}: used by a govi-cache of another user, which is running", advice)
+    config = f"configuration {server.config}" if server.config else "without a configuration file"
+    text = f"govi-cache, process {server.pid}, {config}"
+    if server.config == (path and os.path.realpath(path)):
+        return ok(subject, f"{endpoint}: used by {text}")
+    return warn(subject, f"{endpoint}: used by another {text}", "stop it, or choose another port")
 
 
 def _is_own(family: socket.AddressFamily, host: str, port: int) -> bool:

@@ -1,13 +1,13 @@
 """The passtimes of journeys, joined from KV8, KV7 and GTFS."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from math import ceil
 
 from msgspec import structs
 
 from govi_server.kv78turbo.joined_stop import completed
 from govi_server.kv78turbo.kv7_timetable import Timetable
-from govi_server.kv78turbo.kv8_columns import parse_passtime
+from govi_server.kv78turbo.kv8_columns import is_planned_at, parse_passtime
 from govi_server.kv78turbo.kv8_passtimes import Passtimes
 from govi_server.kv78turbo.passtime import Passtime, PlannedCall
 from govi_server.kv78turbo.passtime_index import StoredPasstime
@@ -33,11 +33,15 @@ class JourneyPasstimes:
         live: list[Passtime] = []
         joined: dict[bytes, Passtime] = {}
         """The live passtimes by the keys of the planned ones."""
+        unplanned: list[tuple[Passtime, bytes]] = []
+        """The live passtimes that are not planned, or not at their stop, with their values."""
         for passtime_key, stored in list(self._live.journeys.get(self._live_journey(prefix), {}).items()):
             passtime = self._parse(passtime_key, stored, now)
             planned = yield from self._timetable.find(passtime_key, passtime)
             joined[passtime_key] = joined[passtime_key if planned is None else planned.key] = passtime
             live.append(passtime if planned is None else completed(passtime, planned.make()))
+            if planned is None:
+                unplanned.append((passtime, stored.values))
             yield
         calls: list[PlannedCall] = []
         for call in self._timetable.journey(prefix, now) if prefix else ():
@@ -47,11 +51,19 @@ class JourneyPasstimes:
         moments = [(abs(passtime.expected - now), passtime.operation_date) for passtime in live]
         moments.extend((abs(call.time - now), call.day) for call in calls)
         nearest = min(moments, default=(0.0, None))[1]
-        passtimes = []
+        remaining = []
         for call in calls:
             if call.day == nearest:
-                passtimes.append(_renumbered(call, joined))
+                elsewhere = _find_elsewhere(call, unplanned)
+                if elsewhere is None:
+                    remaining.append(call)
+                else:
+                    joined[call.key] = elsewhere
                 yield
+        passtimes = []
+        for call in remaining:
+            passtimes.append(_renumbered(call, joined))
+            yield
         passtimes.extend(passtime for passtime in live if passtime.operation_date == nearest)
         return passtimes
 
@@ -83,6 +95,14 @@ class JourneyPasstimes:
         if reliability == "current":
             return passtime
         return structs.replace(passtime, reliability=reliability, last_heard=stored.last_heard)
+
+
+def _find_elsewhere(call: PlannedCall, unplanned: Iterable[tuple[Passtime, bytes]]) -> Passtime | None:
+    """Return the live passtime to which KV8 has moved a planned one of GTFS; those of KV7 have the keys of KV8."""
+    if b"|gtfs " not in call.key:
+        return None
+    same_day = (pair for pair in unplanned if pair[0].operation_date == call.day)
+    return next((passtime for passtime, values in same_day if is_planned_at(values, call.make())), None)
 
 
 def _renumbered(call: PlannedCall, live: Mapping[bytes, Passtime]) -> Passtime:

@@ -97,8 +97,8 @@ def inherited_sockets() -> list[InheritedSocket]:
     return [InheritedSocket(FIRST_SYSTEMD_FILE + i, names[i]) for i in range(int(count))]
 
 
-def find_socket(arguments: str, sockets: list[InheritedSocket]) -> int:
-    """Return the descriptor of the socket that a systemd endpoint selects by index or name. Raises ValueError.
+def socket_selector(arguments: str) -> dict[str, str]:
+    """Return the index or name by which a systemd endpoint selects its socket. Raises ValueError.
 
     The domain, which Twisted's endpoint requires, is ignored.
     """
@@ -110,6 +110,12 @@ def find_socket(arguments: str, sockets: list[InheritedSocket]) -> int:
         raise ValueError(f"unknown argument {min(unknown)!r} (expected index or name)")
     if ("index" in values) == ("name" in values):
         raise ValueError("expected an index or a name, as in systemd:index=0 or systemd:name=govi-cache.socket")
+    return values
+
+
+def find_socket(arguments: str, sockets: list[InheritedSocket]) -> int:
+    """Return the descriptor of the socket that a systemd endpoint selects. Raises ValueError."""
+    values = socket_selector(arguments)
     if not sockets:
         raise ValueError("no socket was passed to this process (LISTEN_FDS); was it started by a .socket unit?")
     matches = [

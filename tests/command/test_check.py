@@ -102,6 +102,17 @@ class CheckTests(FileTestCase):
         self.assertEqual(status, 1)
         self.assertIn("cannot read {path}.key: No such file or directory", text)
 
+    def test_sockets_of_a_socket_unit(self) -> None:
+        """An endpoint on a socket that only the service has is valid, unless its arguments are not."""
+        toml = "[modules.kv55]\nsource = 'demo'"
+        for endpoint in ("systemd:domain=INET:index=0", "haproxy:systemd:name=govi-cache.socket"):
+            self.assertEqual(self.check(toml, "--listen", endpoint), (0, "{path}: valid\n"))
+        status, text = self.check(toml, "--listen", "systemd:inedx=0")
+        self.assertEqual(
+            (status, text),
+            (1, "--listen: invalid endpoint 'systemd:inedx=0': unknown argument 'inedx' (expected index or name)\n"),
+        )
+
     def test_unreadable_files(self) -> None:
         """A file that is no TOML is reported with the line; one that is absent, with the reason."""
         self.assertEqual(
@@ -159,6 +170,17 @@ class ConfigTests(FileTestCase):
             text,
             '\n[modules.kv55]\nsource = "kv78turbo"  # implied by --feed\n'
             '\n[feed]\naddresses = ["tcp://x:1"]  # --feed\n',
+        )
+
+    def test_changed_omits_defaults_of_a_copied_file(self) -> None:
+        """Of a file with every setting, --changed prints those whose values differ from the defaults."""
+        self.path.write_text(configuration.toml_file().replace('#source = "demo"', 'source = "demo"'))
+        status, text = run(
+            "config", "--changed", "--config", str(self.path), "--admin", "tcp:8081:interface=127.0.0.1"
+        )
+        self.assertEqual(
+            (status, [line.partition("  #")[0] for line in text.split("\n")]),
+            (0, ["", "[modules.kv55]", 'source = "demo"', ""]),
         )
 
     def test_passwords_are_not_printed(self) -> None:

@@ -53,9 +53,10 @@ def write_program(directory: Path) -> None:
     (directory / "pyvenv.cfg").write_text("home = /opt/python/bin\n")
     (directory / "bin").mkdir()
     (directory / "bin/python3").symlink_to(f"/opt/python/bin/{python}")
-    twistd = directory / "bin/twistd"
-    twistd.write_text(f"#!/opt/govi-cache/bin/python3\n{TWISTD}\n")
-    twistd.chmod(0o755)
+    for name, code in (("twistd", TWISTD), ("govi-cache", "from govi_server.command.main import main\nmain()")):
+        script = directory / "bin" / name
+        script.write_text(f"#!/opt/govi-cache/bin/python3\n{code}\n")
+        script.chmod(0o755)
 
 
 class Machine:
@@ -147,6 +148,17 @@ def test_unit_under_systemd(machine: Machine) -> None:
     assert becomes_true(lambda: machine.fetch(plain) == "200", 30), machine.journal()
     assert machine.fetch(secure) == "200"
     assert becomes_true(lambda: machine.journal().count(": serving clients (process ") == 2)
+
+    documented = (ROOT / "docs/install.md").read_text().partition("# systemd-run ")[2].partition("\n```")[0]
+    library = "--setenv=LD_LIBRARY_PATH=/opt/python/lib"
+    examined = machine.run("systemd-run", library, *documented.replace("\\\n", "").split())
+    for line in (
+        "ok    listen: systemd:domain=INET:index=0: given by the socket unit",
+        f"process {machine.show('MainPID')}, configuration /etc/govi-cache/govi-cache.toml",
+        "ok    statistics.file: /var/log/govi-cache/statistics.log: writable",
+        "ok    snapshot.file: /var/lib/govi-cache/snapshot: writable",
+    ):
+        assert line in examined, examined
 
     ssh = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
            "-i", "/etc/govi-cache/id", "-p", "2222", "127.0.0.1", "status()"]  # fmt: skip

@@ -37,6 +37,12 @@ NOT_RUN = {
     " --publish tcp://10.0.0.5:7817": "10.0.0.5 is an address of the reader's network",
     "systemctl restart govi-cache": "needs systemd as process 1: tests/deployment/test_service.py has one",
     "systemctl enable --now govi-cache.socket govi-cache.service": "as above",
+    "systemd-run --pipe --wait --quiet -p DynamicUser=yes -p User=govi-cache \\\n"
+    "    -p StateDirectory=govi-cache -p StateDirectoryMode=0700 \\\n"
+    "    -p LogsDirectory=govi-cache -p LogsDirectoryMode=0750 \\\n"
+    "    /opt/govi-cache/bin/govi-cache doctor --config /etc/govi-cache/govi-cache.toml \\\n"
+    "    --listen systemd:domain=INET:index=0 --statistics /var/log/govi-cache/statistics.log \\\n"
+    "    --snapshot /var/lib/govi-cache/snapshot": "as above, which runs it",
     "ssh -p 2222 -i ~/.ssh/govi-cache 127.0.0.1 'status()'": (
         "needs a service with the configuration below it: tests/integration/test_manhole.py logs in"
     ),

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import zmq
+from msgspec.structs import replace
 
 from govi_server.command.doctor import examine
 from govi_server.command.findings import Finding
+from govi_server.command.machine import check_ports
 from govi_server.settings_loader import load
 from tests.command.test_main import run
 from tests.integration.conftest import Twistd, arguments, free_port, wait_for
@@ -63,11 +65,14 @@ def test_ports(twistd: Twistd, tmp_path: Path) -> None:
     """A free port is fine, as is one of a running govi-cache; one of another program is a failure that names it."""
     assert finding("listen").level == "ok"
     port = free_port()
-    wait_for(twistd(*arguments(port)), "govi-cache: http://")
+    server = twistd(*arguments(port))
+    wait_for(server, "govi-cache: http://")
     endpoint = f"tcp:{port}:interface=127.0.0.1"
     assert finding("listen", listen=[endpoint]) == Finding(
-        "ok", "listen", f"{endpoint}: used by govi-cache, which is running"
+        "ok", "listen", f"{endpoint}: used by govi-cache, process {server.pid}, without a configuration file"
     )
+    other, *_ = check_ports(replace(load(None, {"modules.kv55.source": "kv78turbo"}), listen=(endpoint,)), "/x.toml")
+    assert (other.level, f"another govi-cache, process {server.pid}" in other.text) == ("warn", True)
     with listening(b"SSH-2.0-x\r\n") as port:
         taken = finding("listen", listen=[f"tcp:{port}:interface=127.0.0.1"])
     assert (taken.level, "Address already in use" in taken.text) == ("fail", True)
@@ -75,6 +80,16 @@ def test_ports(twistd: Twistd, tmp_path: Path) -> None:
     assert finding("admin.listen", admin__listen="tcp:0:interface=192.0.2.1").level == "fail"
     assert finding("listen", listen=[f"unix:{tmp_path}/x"]).level == "ok"
     assert finding("listen", listen=["unix:/nonexistent/x"]).level == "fail"
+
+
+def test_socket_unit() -> None:
+    """What only the service has, the socket of its unit, does not end the examination."""
+    ports = ["--callback", "tcp:0", "--admin", ""]
+    code, text = run("doctor", "--source", "demo", *ports, "--listen", "systemd:domain=INET:index=0")
+    assert (code, text.partition("\n")[0]) == (
+        0,
+        "ok    listen: systemd:domain=INET:index=0: given by the socket unit",
+    )
 
 
 def test_clock() -> None:
@@ -154,6 +169,12 @@ def test_gateway() -> None:
         assert (plain.level, "no TLS" in plain.text) == ("fail", True)
     refused = finding(subject, **govi, modules__kv55__gateway_url=f"http://127.0.0.1:{port}/")
     assert (refused.level, "refused" in refused.text) == ("fail", True)
+    local = {
+        **govi,
+        "modules__kv55__gateway_url": f"http://127.0.0.1:{port}/",
+        "modules__kv55__allow": ["192.0.2.0/24"],
+    }
+    assert finding("modules.kv55.allow", **local).level == "warn"
     unknown = finding(subject, **govi, modules__kv55__gateway_url="http://gateway.invalid/")
     assert unknown.text.startswith("gateway.invalid: the name cannot be resolved")
 

@@ -10,7 +10,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 
-from govi_server.departures.board import Board
+from govi_server.departures.board import Board, Trip
 from govi_server.departures.cache import BoardCache
 from govi_server.departures.times import read_timestamp
 from govi_server.http.parameters import InvalidParameter
@@ -24,6 +24,17 @@ from tests.client import NOW, Client
 from tests.doubles import FakeSource, ingest
 from tests.event_stream import parse_event_stream
 from tests.modules.test_kv55_feed import CODE, LiveTestCase, row
+
+
+def trip(departs: str) -> Trip:
+    """Return a trip of a gateway's board."""
+    return Trip(
+        operating_date="2026-01-01",
+        line_public_number="1",
+        target_departure_time=departs,
+        expected_departure_time=departs,
+        trip_stop_status="DRIVING",
+    )
 
 
 class EventsTests(LiveTestCase):
@@ -212,6 +223,39 @@ class EventsTests(LiveTestCase):
             self.assertEqual(re.findall(rb'data-at="(\d+)"', self.listen().received()), [stated])
             self.clock.pump([CHECK_INTERVAL] * int((14 + AGE_TOLERANCE - 3) / CHECK_INTERVAL))
             self.assertNotIn("board", self.events_of(client))
+
+    def test_json_is_sent_if_it_differs(self) -> None:
+        """As JSON, a board of a gateway is an event with a new id only if its bytes differ, as minutes do."""
+        self.modules.removeService(self.events)
+        source = FakeSource()
+        source.immediate = Board(CODE, (trip("01:30:00"), trip("01:31:30")), NOW)
+        self.events = Events(CacheDisplays(BoardCache(source, self.clock), self.clock), self.clock)
+        self.serve()
+        client = self.listen(f"/events/{CODE}?as=json&limit=1")
+        sent = [client.received().partition(b"\r\n\r\n")[2]]
+        for _ in range(int(50 / CHECK_INTERVAL)):
+            self.clock.advance(CHECK_INTERVAL)
+            sent.append(client.received())
+        events = parse_event_stream(b"".join(sent))
+        boards = [event for event in events if event.type == "board"]
+        minutes = [json.loads(event.data)["stops"][0]["departures"][0]["minutes"] for event in boards]
+        self.assertEqual(minutes, [29, 28])
+        self.assertEqual(len({event.last_event_id for event in boards}), 2)
+        self.assertGreaterEqual(sum(event.type == "beat" for event in events), 3)
+
+    def test_json_counts_down(self) -> None:
+        """While the feed repeats the same data, the minutes of the last event never exceed what remains."""
+        self.set_expected(15)
+        client = self.listen(f"/events/{CODE}?as=json&limit=1")
+        minutes = 15
+        for second in range(14 * 60):
+            if second % 10 == 0:
+                self.set_expected(15)
+            for number in re.findall(rb'"minutes": (\d+)', client.received()):
+                minutes = int(number)
+            self.assertLessEqual(minutes * 60, 15 * 60 - second)
+            self.clock.pump([CHECK_INTERVAL] * 2)
+        self.assertEqual(minutes, 0)
 
     def test_daylight_saving_change_is_sent(self) -> None:
         """The change of daylight saving time is an event, even without departures."""

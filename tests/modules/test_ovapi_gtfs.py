@@ -33,10 +33,15 @@ class GtfsTests(OvapiTestCase):
         ]  # fmt: skip
         self.feed.use_planning(planning(temporary_directory(self), stops=stops, trips=TRIPS, stop_times=calls))
 
-    def live(self, level: str) -> None:
+    def live(self, level: str, code: str = CODE) -> None:
         """Receive the first call of a journey."""
         times = ("ExpectedArrivalTime", "ExpectedDepartureTime", "TargetArrivalTime", "TargetDepartureTime")
-        ingest(self.feed, kv.passtimes({"LocalServiceLevelCode": level, **dict.fromkeys(times, "01:20:00")}))
+        ingest(
+            self.feed,
+            kv.passtimes(
+                {"LocalServiceLevelCode": level, "TimingPointCode": code, **dict.fromkeys(times, "01:20:00")}
+            ),
+        )
 
     def test_lists(self) -> None:
         """The lists have the stops, areas and lines of GTFS."""
@@ -77,6 +82,16 @@ class GtfsTests(OvapiTestCase):
                 names = ("UserStopOrderNumber", "TimingPointCode", "TripStopStatus")
                 calls = [tuple(call[name] for name in names) for call in stops]
                 self.assertEqual(calls, [(3, CODE, "DRIVING"), (4, OTHER, "PLANNED")], key)
+
+    def test_moved_call(self) -> None:
+        """A call that KV8 has moved to another stop is not planned at its own stop any more."""
+        moved = "30000009"
+        self.live("77", moved)
+        calls = self.json(f"/line/{LINE}/actuals")[LINE]["Actuals"].values()
+        self.assertEqual([call["TimingPointCode"] for call in calls], [moved])
+        stops = self.json(f"/journey/{JOURNEY}")[JOURNEY]["Stops"].values()
+        self.assertEqual(sorted(call["TimingPointCode"] for call in stops), [OTHER, moved])
+        self.assertNotIn(JOURNEY, self.json(f"/tpc/{CODE}")[CODE]["Passes"])
 
     def test_kv7_replaces_gtfs(self) -> None:
         """A line that KV7 has planned is not taken from GTFS."""

@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="without a seed: how long to run seeds")
     parser.add_argument("--first", type=int, default=1, help="without a seed: the first one")
     options = parser.parse_args()
+    gc.set_threshold(20_000, 20, 50)  # a world has many objects that stay, and hardly any cycles
     if options.seed is None:
         return run_many(options.seconds, options.hours, options.first)
     faults = None

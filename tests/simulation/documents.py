@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
@@ -80,6 +81,7 @@ def _numbers(texts: Any) -> set[str]:
     return {match[1] for text in texts if (match := re.search(r"nr\. (\d+)", text))}
 
 
+@lru_cache(maxsize=1)  # several rules read the same response
 def read(module: str, path: str, body: bytes) -> list[Document]:
     """Return what a document of a module shows, stop by stop; of a path that is not about departures, nothing."""
     if module == "live":

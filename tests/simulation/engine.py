@@ -241,6 +241,10 @@ class Engines:
         is_served = server is self.master and server.isolated != node.host
         return max(self.healthy_since, since) if is_served else inf
 
+    def is_steady(self) -> bool:
+        """Return whether each node has the engine, or has not, for long enough that no question began before."""
+        return self.mode != "garbage" and self.world.scheduler.now - self.changed_at > 20
+
     def is_connected(self, node: Node) -> bool:
         """Return whether a node is connected to the master."""
         return node.host in self._logins and self._logins[node.host][0] is self.master

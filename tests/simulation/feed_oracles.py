@@ -60,9 +60,9 @@ class FeedOracle(Oracle):
                 continue
             row = row or new[0]
             keys.add(row.key)
-            places.append(moments(row.day, row.expected)[0])
             if model.heard[row.key] < model.killed_at:
                 continue  # it may have been lost
+            places.append(moments(row.day, row.expected)[0])
             heard, silence = now - model.heard[row.key], now - model.operators[row.owner]
             if not self.agrees(shown, row, is_named, settled):
                 self.found(f"{what}: has {shown}, and the feed {row}, heard {heard:.1f} s ago")
@@ -143,9 +143,8 @@ class FeedOracle(Oracle):
         if "planned" not in shown.states or shown.is_live:
             self.found(f"{what}: has {shown}, which the feed has not sent for {code}")
         for row in rows:
-            # GTFS does not have the order of KV8: a row at a stop of its own line is taken for the call there, and a
-            # call that has moved elsewhere is still among those of its journey and line.
-            if row.code == code or (not is_named and (row.code in ROUTES[row.line] or shown.journey is not None)):
+            # GTFS does not have the order of KV8: a row at a stop of its own line is taken for the call there.
+            if row.code == code or (not is_named and row.code in ROUTES[row.line]):
                 return
             if self.now - model.changed[row.code] > settled and model.heard[row.key] > model.killed_at:
                 self.found(f"{what}: has {shown} as planned, though it has moved: {row}")

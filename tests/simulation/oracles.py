@@ -573,7 +573,7 @@ class Health(Oracle):
                     self.found(f"/ready is 200, though {gateway.module} fails for {now - gateway.bad_since:.0f} s")
             return
         engines = world.engines
-        if engines is not None and (engines.mode == "garbage" or now - engines.changed_at < self.DELAY):
+        if engines is not None and not engines.is_steady():
             return
         if all(now - gateway.healthy_since > 60 for gateway in world.gateways.values()) and world.feed_is_healthy(90):
             self.found(f"/ready is {exchange.status}, though all is well for a minute: {exchange.response.body!r}")  # type: ignore[union-attr]

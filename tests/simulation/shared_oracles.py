@@ -171,7 +171,8 @@ class SharedBoards(Boards, SharedOracle):
                 self.found(f"{exchange}: {exchange.status}, though {exchange.node.host} has answer {own[0].serial}")
             if (newest := self.fresh_in_engine(key, exchange)) is not None:
                 self.found(f"{exchange}: {exchange.status}, though the engine has answer {newest.serial}")
-        super().check_error(gateway, key, exchange)
+        if self.engines.is_steady():
+            super().check_error(gateway, key, exchange)
 
     def stopped(self, node: Node, clean: bool) -> None:
         for table in (self.newest_of, self.served, self.last_stale):
