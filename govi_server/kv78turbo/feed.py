@@ -1,4 +1,7 @@
-"""The live feed: ingests the messages of KV7 and KV8, and stores their data."""
+"""The live feed: ingests the messages of KV7 and KV8, and stores their data.
+
+Longer than other modules: the feed is one class, which owns all of its tables.
+"""
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from functools import partial

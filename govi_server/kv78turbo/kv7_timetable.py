@@ -1,4 +1,7 @@
-"""The timetable of KV7 in memory, completed from GTFS, and its lookups."""
+"""The timetable of KV7 in memory, completed from GTFS, and its lookups.
+
+Longer than other modules: each lookup has a part for either source.
+"""
 
 from collections.abc import Container, Generator, Iterator, Sequence
 from datetime import date, timedelta

@@ -1,4 +1,8 @@
-"""The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change."""
+"""The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change.
+
+Longer than other modules: one loop decides what is visible, reliable and for how long, because a second one would
+cost time for each passtime.
+"""
 
 from collections.abc import Callable, Collection, Generator, Iterable, Sized
 from math import ceil, inf
