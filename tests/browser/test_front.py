@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -10,7 +11,7 @@ from govi_server.pages.texts import LANGUAGES, TEXTS
 from tests.browser.conftest import Visitor
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 PLACE = {"latitude": 52.22, "longitude": 5.48}
 """A place in the simulator's town."""
@@ -115,7 +116,7 @@ def test_keyboard_reaches_all_controls(page: Page, town: str) -> None:
     """Arrow keys move through the results, Tab reaches all controls, and the focus is visible."""
     page.goto(town)
     page.keyboard.press("Tab")
-    page.keyboard.type("5733")
+    page.keyboard.insert_text("5733")  # one change of the field, one search
     page.locator("#found li").first.wait_for()
     links = page.locator("#found a").all()
     for key, link in (("ArrowDown", links[0]), ("ArrowDown", links[1]), ("ArrowUp", links[0])):
@@ -129,3 +130,22 @@ def test_keyboard_reaches_all_controls(page: Page, town: str) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_url("**/board/*")
+
+
+@pytest.mark.parametrize(("refined", "is_kept"), [("linde markt", True), ("station", False)])
+def test_focus_survives_new_results(page: Page, town: str, refined: str, is_kept: bool) -> None:
+    """When new results arrive, the focus stays on the stop that had it, or returns to the field."""
+    late: list[Route] = []
+    page.route(lambda url: parse_qs(urlsplit(url).query).get("q") == [refined], lambda route, _: late.append(route))
+    page.goto(town)
+    page.locator("#q").fill("linde mark")
+    page.locator("#found li").first.wait_for()
+    with page.expect_request("**/places?*"):
+        page.locator("#q").fill(refined)
+    page.keyboard.press("ArrowDown")
+    focused = page.evaluate("document.activeElement.textContent")
+    assert "Markt" in focused
+    before = page.locator("#found li").first.element_handle()
+    late[0].continue_()
+    page.wait_for_function("node => !node.isConnected", arg=before)
+    assert page.evaluate("document.activeElement.textContent") == (focused if is_kept else "")

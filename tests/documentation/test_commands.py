@@ -65,9 +65,6 @@ RUNS_ON = {
 
 READY_SECONDS = 90
 
-BACKGROUND = 2
-"""Programs that run in the background: the feed, and the other instance."""
-
 
 class Block(NamedTuple):
     """A block of a document. code: the block of another language before it, which it may run."""
@@ -104,6 +101,7 @@ class Machine:
         self._upper.mkdir()
         self.clone.mkdir()
         self.running: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self.background = 0  # the first programs of running: the feed and, if it runs, the other instance
         self._logs = 0
         enter = ["unshare", "--net", "--mount", "sh", "-c", "echo; exec sleep infinity"]
         self._namespaces = subprocess.Popen(enter, stdout=subprocess.PIPE)
@@ -129,17 +127,20 @@ class Machine:
         self.start(
             f"{self._twistd} govi-simulator --listen tcp:0 --speed 60 --feed tcp://127.0.0.2:7817", "listening on"
         )
+        self.background = 1
 
     def set_other_instance(self, is_running: bool) -> None:
         """Start or stop the other instance, on the default ports."""
-        if is_running and len(self.running) < BACKGROUND:
+        if is_running and self.background == 1:
             self.start(
                 f"{self._twistd} govi-cache --source demo --statistics {self.clone}/statistics.log",
                 "govi-cache: http",
             )
             self.run("until curl -sf 'http://localhost:8080/places?q=station'; do sleep 0.1; done")
+            self.background = 2
         elif not is_running:
-            self.stop(BACKGROUND - 1)
+            self.background = 1
+            self.stop_block()
 
     def _entered(self, command: str) -> list[str]:
         """Return a command for the namespaces; one that installs packages keeps the machine's network."""
@@ -182,11 +183,11 @@ class Machine:
             assert time.monotonic() < end, f"{command}\n{log.read_text()}"
             time.sleep(0.1)
 
-    def stop(self, keep: int = 0) -> None:
-        """Stop all programs but the first ones."""
-        for process, _ in reversed(self.running[keep:]):
+    def stop_block(self) -> None:
+        """Stop all programs but those in the background."""
+        for process, _ in reversed(self.running[self.background :]):
             self.interrupt(process)
-        del self.running[keep:]
+        del self.running[self.background :]
 
     def interrupt(self, process: "subprocess.Popen[bytes]") -> None:
         """Press Ctrl-C, and wait for the end."""
@@ -200,7 +201,8 @@ class Machine:
 
     def close(self) -> None:
         """Stop everything."""
-        self.stop()
+        self.background = 0
+        self.stop_block()
         self._namespaces.kill()
         self._namespaces.communicate()
 
@@ -243,7 +245,7 @@ def test_block(machine: Machine, block: Block) -> None:
                 if "govi-cache record" in command:  # "stop it with Ctrl-C"
                     time.sleep(5)
                     machine.interrupt(machine.running[-1][0])
-        for process, log in machine.running[BACKGROUND:]:
+        for process, log in machine.running[machine.background :]:
             assert process.poll() in (None, 0, 130), log.read_text()
     finally:
-        machine.stop(keep=BACKGROUND)
+        machine.stop_block()

@@ -39,6 +39,7 @@
   };
 
   const show = (places) => {
+    const focused = list.contains(document.activeElement) && document.activeElement.href;
     list.replaceChildren(...places.map((place) => {
       const link = element("a", "");
       link.href = board(place.id);
@@ -51,6 +52,7 @@
       item.append(link);
       return item;
     }));
+    if (focused) ([...list.querySelectorAll("a")].find((link) => link.href === focused) || input).focus();
   };
 
   const request = async (url, limit = Infinity) => {
