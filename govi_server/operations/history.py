@@ -156,23 +156,26 @@ def board_result(status: int | None, cache: CacheResult) -> BoardResult | None:
 def _count(minute: Minute, batch: Batch) -> None:
     for connection in batch.connections:
         _add(minute.clients, connection.client, len(connection.requests))
+    counts: dict[tuple[str | None, int | None, CacheResult], int] = {}  # far fewer than exchanges
     for exchange, n in batch.exchanges.items():
-        module, stop, status = exchange.module, exchange.stop, exchange.status
-        result = None if module is None else board_result(status, exchange.cache)
-        if module is not None and result is not None:
-            requests = minute.modules[module]
-            requests.results[result, status] += n
-            stops = requests.stops[_outcome(result, status)]
-            if len(stops) < MAX_NAMES:
-                stops.add(exchange.path or "" if stop in ("", SEVERAL) else stop)
-        if status is not None:
-            minute.statuses[status] += n
+        key = module, status, cache = exchange.module, exchange.status, exchange.cache
+        counts[key] = counts.get(key, 0) + n
+        stop = exchange.stop
         if stop:
             _add(minute.stops, stop, n)
             if status is not None and status >= 500:
                 _add(minute.failed_stops, stop, n)
             if status == 404:
                 _add(minute.unknown_stops, stop, n)
+        if module is not None and (result := board_result(status, cache)) is not None:
+            stops = minute.modules[module].stops[_outcome(result, status)]
+            if len(stops) < MAX_NAMES:
+                stops.add(exchange.path or "" if stop in ("", SEVERAL) else stop)
+    for (module, status, cache), n in counts.items():
+        if module is not None and (result := board_result(status, cache)) is not None:
+            minute.modules[module].results[result, status] += n
+        if status is not None:
+            minute.statuses[status] += n
     longest = minute.longest_waits
     for wait, stop in [(r.wait, r.exchange.stop) for c in batch.connections for r in c.requests if r.wait]:
         if stop and (stop in longest or len(longest) < MAX_NAMES):

@@ -50,9 +50,12 @@ class Latencies:
         if not times:
             return
         self._sum += sum(times)
+        if max(times) <= _BUCKETS[0]:  # usual for all phases of hits
+            self._counts[0] += len(times)
+            return
         ordered, counted = sorted(times), 0
         for bucket, bound in enumerate(_BUCKETS):
-            if counted == len(ordered):  # usually early: hits are in the first bucket
+            if counted == len(ordered):
                 return
             below = bisect_right(ordered, bound, counted)
             self._counts[bucket] += below - counted

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.runtime import garbage_collection
-from govi_server.runtime.garbage_collection import MIN_SURVIVORS, GarbageCollection
+from govi_server.runtime.garbage_collection import MAX_OLD, MIN_SURVIVORS, GarbageCollection
 from tests.client import NOW
 
 
@@ -27,6 +27,7 @@ class GarbageCollectionTests(SynchronousTestCase):
         self.patch(garbage_collection, "MIN_SURVIVORS", 1)
         self.service = GarbageCollection(self.clock)
         self.service.startService()
+        self.daily = self.clock.getDelayedCalls()
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
@@ -56,14 +57,19 @@ class GarbageCollectionTests(SynchronousTestCase):
         self.assertFalse(self.is_visited(things[0]))
 
     def test_full_collections_are_early(self) -> None:
-        """A full collection begins as soon as it would freeze what survives it, after those of younger objects."""
-        self.clock.advance(0)
+        """A full collection begins after a partial one that leaves many old objects, and is not repeated soon."""
+        gc.collect()
         self.patch(garbage_collection, "MIN_SURVIVORS", MIN_SURVIVORS)
-        things = [Thing() for _ in range(2 * MIN_SURVIVORS)]
+        few = [Thing() for _ in range(MAX_OLD // 2)]
+        gc.collect(1)
+        self.assertEqual(self.clock.getDelayedCalls(), self.daily)
+        things = [Thing() for _ in range(MAX_OLD)]
         gc.collect(1)
         self.assertTrue(self.is_visited(things[0]))
         self.clock.advance(0)
-        self.assertFalse(self.is_visited(things[0]))
+        self.assertFalse(self.is_visited(things[0]) or self.is_visited(few[0]))
+        gc.collect(1)
+        self.assertEqual(self.clock.getDelayedCalls(), self.daily)
 
     def test_unused_cycles_are_freed(self) -> None:
         """A cycle is freed by the next collection, or at 04:00 if it was frozen when it was used, every day."""
