@@ -15,6 +15,7 @@ from govi_server.http import receiver
 from govi_server.request_handler import MAX_REQUESTS_IN_TURN, RequestHandler
 from govi_server.server import Server
 from govi_server.settings import ServerSettings
+from govi_server.statistics.records import MAX_REQUESTS
 from tests.client import NOW, Client, WireTestCase, read_responses
 
 
@@ -582,7 +583,7 @@ class StatisticsTests(WireTestCase):
         self.assertEqual((request.exchange.status, request.phases["wait"]), (None, 3))
 
     def test_open_connection_is_published_periodically(self) -> None:
-        """The statistics of an open connection are published every minute, and every hundred requests."""
+        """The statistics of an open connection are published every minute, and every MAX_REQUESTS requests."""
         client = self.client()
         for _ in range(13):
             self.clock.advance(5)
@@ -594,7 +595,7 @@ class StatisticsTests(WireTestCase):
         client.leave()
         self.assertEqual(
             [(event.end, len(event.requests)) for event in self.statistics[1:]],
-            [("open", 100), ("open", 100), ("client", 2)],
+            [*[("open", MAX_REQUESTS)] * 4, ("client", 2)],
         )
 
     def test_long_path_is_truncated(self) -> None:

@@ -38,7 +38,7 @@ HOSTILE = {
 """Texts that a terminal would obey, that forge lines of a log, or that fill it."""
 
 MAX_STATISTICS_LINE = 100_000
-"""Characters of a line of the statistics log: a hundred requests."""
+"""Characters of a line of the statistics log: MAX_REQUESTS requests, with room to spare."""
 
 
 def unprintable(text: str) -> set[str]:

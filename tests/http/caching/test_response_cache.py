@@ -14,7 +14,7 @@ from govi_server.departures.times import read_timestamp
 from govi_server.http.caching import response_cache
 from govi_server.http.caching.cached_response import CachedResponse, Validity, VersionValidator
 from govi_server.http.caching.representation import make_representation, represent
-from govi_server.http.caching.response_cache import MAX_AGE, ResponseCache
+from govi_server.http.caching.response_cache import AGE_STEP, MAX_AGE, ResponseCache
 from govi_server.modules import board as board_module
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import CacheDisplays, DisplayResult, FeedDisplays
@@ -54,27 +54,28 @@ class ResponseCacheTests(LiveTestCase):
         return None if response is None else dict(response.headers)["Max-Age"]
 
     def test_max_age_decreases(self) -> None:
-        """A response expires with its max-age, which decreases every second."""
+        """A response expires with its max-age, which decreases in steps, and is what remains of MAX_AGE or less."""
         self.store("a")
-        self.assertEqual(self.max_age("a"), "10")
-        self.clock.advance(0.5)
-        self.assertEqual(self.max_age("a"), "9")
-        self.clock.advance(MAX_AGE - 1)
-        self.assertEqual(self.max_age("a"), "0")
-        self.clock.advance(0.5)
-        self.assertIsNone(self.max_age("a"))
+        self.assertEqual(self.max_age("a"), "7")
+        for seconds, max_age in ((2.75, "7"), (0.25, "4"), (2.75, "4"), (0.25, "1"), (2.75, "1"), (0.25, None)):
+            self.clock.advance(seconds)
+            self.assertEqual(self.max_age("a"), max_age)
+            age = self.clock.seconds() - NOW
+            self.assertLessEqual(age + int(max_age or "0"), MAX_AGE)
 
     def test_validity_ends_with_the_max_age(self) -> None:
         """A serialized response is valid until its max-age decreases, while its source is current."""
         self.store("a")
-        for seconds in (0.25, 0.5, 0.5, 8.5):
+        for seconds in (0.25, 0.5, 0.5, 4.5, 3.0):
             self.clock.advance(seconds)
             response = self.responses.lookup("a")
             assert response is not None
             assert response.validity is not None
             since, until, validator = response.validity
             now, remaining = self.clock.seconds(), until - self.clock.seconds()
-            self.assertEqual((since, until, validator.is_current), (now, NOW + ceil(now - NOW), True))
+            self.assertEqual(
+                (since, until, validator.is_current), (now, NOW + ceil((now - NOW) / AGE_STEP) * AGE_STEP, True)
+            )
             self.clock.advance(remaining - 2**-10)
             self.assertEqual(self.responses.lookup("a").headers, response.headers)  # type: ignore[union-attr]
             self.clock.rightNow = now
@@ -87,13 +88,13 @@ class ResponseCacheTests(LiveTestCase):
         self.version = 2
         self.assertIsNone(self.max_age("a"))
         self.store("a")
-        self.assertEqual((self.max_age("a"), len(self.memory)), ("10", 1))
+        self.assertEqual((self.max_age("a"), len(self.memory)), ("7", 1))
 
     def test_lifetime_by_cache_result(self) -> None:
         """A stale response, which states its age, is stored for a second; one that waited is not stored."""
         for cache in ("stale", "miss", "joined"):
             self.store(cache, cache)
-        self.assertEqual([self.max_age(cache) for cache in ("stale", "miss", "joined")], ["10", None, None])
+        self.assertEqual([self.max_age(cache) for cache in ("stale", "miss", "joined")], ["7", None, None])
         self.clock.advance(1)
         self.assertIsNone(self.max_age("stale"))
 
@@ -107,16 +108,16 @@ class ResponseCacheTests(LiveTestCase):
         """The least recently used responses are evicted; a response over the size limit is not stored."""
         for request in "abc":
             self.store(request, size=40)
-        self.assertEqual([self.max_age(request) for request in "abc"], [None, "10", "10"])
+        self.assertEqual([self.max_age(request) for request in "abc"], [None, "7", "7"])
         self.store("d", size=101)
-        self.assertEqual([self.max_age(request) for request in "bcd"], ["10", "10", None])
+        self.assertEqual([self.max_age(request) for request in "bcd"], ["7", "7", None])
 
     def test_number_of_entries_is_bounded(self) -> None:
         """A small response counts as MIN_ENTRY_BYTES."""
         self.patch(response_cache, "MIN_ENTRY_BYTES", 50)
         for request in "abc":
             self.store(request)
-        self.assertEqual([self.max_age(request) for request in "abc"], [None, "10", "10"])
+        self.assertEqual([self.max_age(request) for request in "abc"], [None, "7", "7"])
 
 
 class BoardsTestCase(LiveTestCase):
@@ -235,11 +236,11 @@ class FreshnessTests(BoardsTestCase):
         self.assertEqual(self.request(PAGE).headers["Age"], "66")
 
     def test_not_modified_has_the_current_max_age(self) -> None:
-        """A 304 has the max-age of the current second."""
+        """A 304 has the current max-age."""
         tag = self.request(PAGE).headers["ETag"]
         self.clock.advance(4)
         response = self.request(PAGE, If_None_Match=tag)
-        self.assertEqual((response.status, response.headers["Cache-Control"]), (304, "public, max-age=6"))
+        self.assertEqual((response.status, response.headers["Cache-Control"]), (304, "public, max-age=4"))
 
     def test_failure_is_not_stored(self) -> None:
         """A failing source causes a 500, and is called again for the next request."""
