@@ -15,8 +15,8 @@ from govi_server.runtime.bounded_memory import BoundedMemory
 from govi_server.statistics.records import CacheResult
 
 MAX_AGE = 10
-"""Seconds that a board may age, here and in caches on the way: the feed changes it by the second, and displays request
-it twice a minute."""
+"""Seconds that a board may age, here and in caches on the way: the feed changes it by the second, and displays
+request it twice a minute."""
 
 AGE_STEP = 3
 """Seconds in which a stored board is sent with the same max-age, in the same bytes: the first ones of its MAX_AGE."""
