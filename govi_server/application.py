@@ -85,7 +85,7 @@ HEALTH_INTERVAL = 10.0
 DEMO = {"Data-Source": "demo"}
 """The header field of every response of a demo, so that its departures are not taken for real ones."""
 
-_DEMO_HEADERS = {**SERVER, **public_headers("Feed-State", *DEMO), **DEMO}
+_HEADERS = {**SERVER, **public_headers("Feed-State", *DEMO)}
 
 RELOADABLE_ACCESS = ("per_client", "rate", "burst", "unlimited", "proxies", "header")
 """The settings of [access] that can be reloaded: all but connections, which is fitted to the limit of open files."""
@@ -246,15 +246,13 @@ def _worker_pool(config: Config, components: Components, statistics: LogPublishe
 
 def response_headers(config: Config) -> dict[str, str]:
     """Return the header fields of every response of the public server."""
-    if config.is_demo:
-        return _DEMO_HEADERS
-    return {**SERVER, **public_headers("Feed-State")}
+    return {**_HEADERS, **DEMO} if config.is_demo else _HEADERS
 
 
 def _mark_fictional(server: Server) -> None:
     """Mark the responses of a server whose feed turned out to be fictional. server: of the clients or the workers."""
     log.warn("Feed: its data is marked as fictional, as that of the simulator; all pages and responses say so")
-    server.headers = tuple((_DEMO_HEADERS if server.headers else DEMO).items())
+    server.headers = tuple({**dict(server.headers), **DEMO}.items())
 
 
 def _open_url(address: IAddress, scheme: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from govi_server.pages.texts import TEXTS
 from tests.browser.chromium import DESKTOP, PHONE, STREAM, WALL
@@ -87,6 +88,15 @@ def test_rows_of_every_kind(page: Page, waterdorp: Waterdorp) -> None:
     assert message is not None
     assert table is not None
     assert message["y"] + message["height"] <= table["y"]
+
+
+def test_link_to_journey_keeps_the_theme(page: Page, town: str) -> None:
+    """A link to a journey passes on the board's theme and language, and the one back to a board as well."""
+    page.goto(f"{town}{STATION}?lang=en&theme=dark")
+    for destination in ("**/trip/*", "**/board/*"):
+        page.locator(".destination a, a.destination, a.name").first.click()
+        page.wait_for_url(destination)
+        assert {"theme=dark", "lang=en"} <= set(urlsplit(page.url).query.split("&"))
 
 
 def test_page_counts_down(visitor: Visitor, waterdorp: Waterdorp) -> None:

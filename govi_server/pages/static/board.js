@@ -17,6 +17,7 @@
   var asOf = "";  // the time on the board's clock when it last had departures, or none within its horizon
   var currentHtml = "";
   var announced = {};
+  var theme = /[?&]theme=(\w+)/.exec(location.search);  // which links to journeys pass on; the events do not know it
   var version = "";  // of the pages on the server
   var isOutdated = false;  // whether the next response reloads the page
   var polledAt = 0;
@@ -107,6 +108,9 @@
   function update(silently) {
     var clock = board.querySelector(".clock");
     noteResponse();
+    if (theme) {
+      each(board.querySelectorAll('a[href^="/trip/"]:not([href*="&theme="])'), function (link) { link.href += "&theme=" + theme[1]; });
+    }
     if (clock) {
       clockOffset = Number(clock.getAttribute("data-now")) - lastResponse / 1000;
       checkVersion(clock.getAttribute("data-version"));
