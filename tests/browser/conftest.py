@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser import program
-from tests.browser.chromium import DESKTOP, chromium
+from tests.browser.chromium import DESKTOP, STREAM, chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
@@ -98,6 +98,20 @@ class Visitor:
         self.contexts.append(context)
         self.log.listen(context)
         return context.new_page()
+
+    def open_still(self, url: str, **options: Any) -> Page:
+        """Return an open page whose clock stands still, and whose event stream the test controls; see STREAM."""
+        page = self.open_page(**options)
+        stop_clock(page)
+        page.add_init_script(STREAM)
+        page.goto(url)
+        return page
+
+
+def stop_clock(page: Page) -> None:
+    """Stop the clock of a page; the test advances it."""
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from govi_server.pages.texts import TEXTS
-from tests.browser.chromium import DESKTOP, PHONE, STREAM, WALL
-from tests.browser.conftest import Visitor
+from tests.browser.chromium import DESKTOP, PHONE, WALL
+from tests.browser.conftest import Visitor, stop_clock
 from tests.browser.program import PATHS, STATION, Publisher, departure, document, passtimes, state, until
 
 if TYPE_CHECKING:
@@ -44,13 +44,6 @@ def rows(page: Page) -> list[list[str]]:
 def remaining_times(page: Page) -> list[str]:
     """Return the remaining times of the departures with a countdown."""
     return page.locator("[data-at]:visible").all_inner_texts()
-
-
-def stop_clock(page: Page) -> Page:
-    """Stop the clock of a page; the test advances it."""
-    page.clock.install(time=0)
-    page.clock.pause_at(1000)
-    return page
 
 
 def test_page_equals_json_document(page: Page, town: str) -> None:
@@ -102,9 +95,7 @@ def test_link_to_journey_keeps_the_theme(page: Page, town: str) -> None:
 def test_page_counts_down(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """Without events the clock and the countdowns continue, and past departures disappear."""
     url, _ = waterdorp
-    page = stop_clock(visitor.open_page())
-    page.add_init_script(STREAM)
-    page.goto(f"{url}{PATHS['live']}?horizon=10")
+    page = visitor.open_still(f"{url}{PATHS['live']}?horizon=10")
     times = remaining_times(page)
     minutes = int(times[1].removesuffix(" min"))
     assert times == ["Nu", f"{minutes} min", f"{minutes + 3} min"]
@@ -135,7 +126,8 @@ def test_page_polls_without_a_stream(visitor: Visitor, waterdorp: Waterdorp) -> 
     on_time = departure(21, "1", "zee", "08:40", TimingPointCode="40000051")
     publisher.send(passtimes(on_time))
     until(lambda: state(url, "/board/40000051") == "live")
-    page = stop_clock(visitor.open_page())
+    page = visitor.open_page()
+    stop_clock(page)
     page.route("**/events/**", lambda route: route.fulfill(content_type="text/event-stream", body=":\n\n"))
     page.goto(f"{url}/board/40000051")
     assert rows(page) == [["1", "Zeedijk", "08:40 op tijd"]]
@@ -148,9 +140,7 @@ def test_page_polls_without_a_stream(visitor: Visitor, waterdorp: Waterdorp) -> 
 def test_lost_connection_is_shown(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """A page without a connection continues, and shows the time of its last update until it reconnects."""
     url, _ = waterdorp
-    page = stop_clock(visitor.open_page())
-    page.add_init_script(STREAM)
-    page.goto(url + PATHS["live"])
+    page = visitor.open_still(url + PATHS["live"])
     clock = page.locator(".clock").inner_text()
     page.context.set_offline(True)
     page.evaluate("stream.readyState = 0")
@@ -171,9 +161,7 @@ def test_lost_connection_is_shown(visitor: Visitor, waterdorp: Waterdorp) -> Non
 def test_lost_connection_without_a_board(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """A page that has never shown a board does not say when it was updated."""
     url, _ = waterdorp
-    page = stop_clock(visitor.open_page())
-    page.add_init_script(STREAM)
-    page.goto(url + "/board/99999999")
+    page = visitor.open_still(url + "/board/99999999")
     page.context.set_offline(True)
     page.evaluate("stream.readyState = 0")
     page.clock.run_for(20_000)
@@ -184,9 +172,7 @@ def test_lost_connection_without_a_board(visitor: Visitor, waterdorp: Waterdorp)
 def test_same_notice_of_two_stops_is_announced_once(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """Notices that are equal are announced as one sentence; others follow it."""
     url, _ = waterdorp
-    page = stop_clock(visitor.open_page())
-    page.add_init_script(STREAM)
-    page.goto(url + PATHS["live"])
+    page = visitor.open_still(url + PATHS["live"])
     page.evaluate(ANNOUNCED)
     notices = "".join(f"<p data-news>{text}</p>" for text in ("Geen informatie.", "Geen informatie.", "Omleiding"))
     page.evaluate("html => stream.emit('board', html)", notices)
@@ -197,9 +183,7 @@ def test_same_notice_of_two_stops_is_announced_once(visitor: Visitor, waterdorp:
 def test_short_absence_is_not_shown(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """If the server is absent for a few seconds, the page shows no warning, even after hours."""
     url, _ = waterdorp
-    page = stop_clock(visitor.open_page())
-    page.add_init_script(STREAM)
-    page.goto(url + PATHS["live"])
+    page = visitor.open_still(url + PATHS["live"])
     page.clock.run_for(600_000)
     page.route("**/board/**", lambda route: route.abort())
     page.evaluate("stream.emit('bye', ''); stream.readyState = 0")
@@ -217,9 +201,7 @@ def test_short_absence_is_not_shown(visitor: Visitor, waterdorp: Waterdorp) -> N
 def test_silent_stream_is_reopened(visitor: Visitor, waterdorp: Waterdorp) -> None:
     """A stream that is open but sends no beats is reopened, and meanwhile the page is marked offline."""
     url, _ = waterdorp
-    page = stop_clock(visitor.open_page())
-    page.add_init_script(STREAM)
-    page.goto(url + PATHS["live"])
+    page = visitor.open_still(url + PATHS["live"])
     page.route("**/board/**", lambda route: route.abort())
     page.clock.run_for(600_000)
     assert page.locator("#offline").is_hidden()
@@ -240,9 +222,7 @@ def test_cancellation_is_announced_once(visitor: Visitor, waterdorp: Waterdorp) 
     on_time = departure(22, "1", "zee", "08:40", TimingPointCode="40000052")
     publisher.send(passtimes(on_time, departure(23, "1", "zee", "08:18", TimingPointCode="40000052")))
     until(lambda: state(url, "/board/40000052") == "live")
-    page = stop_clock(visitor.open_page())
-    page.add_init_script(STREAM)
-    page.goto(f"{url}/board/40000052")
+    page = visitor.open_still(f"{url}/board/40000052")
     page.evaluate(ANNOUNCED)
     page.clock.run_for(600_000)
     assert page.evaluate("announced") == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.browser import program
 from tests.browser.chromium import WALL
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import Visitor, stop_clock
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -43,8 +43,7 @@ def test_hanging_server_is_shown(visitor: Visitor, waterdorp: tuple[str, program
     """Within 20 s the page shows that a server hangs with open connections, until it has recovered."""
     url, _ = waterdorp
     page = visitor.open_page()
-    page.clock.install(time=0)
-    page.clock.pause_at(1000)
+    stop_clock(page)
     open_stream(page, url + program.PATHS["live"])
     page.locator(".clock").wait_for()
     with program.frozen(url):
@@ -68,8 +67,7 @@ def test_old_departures_remain_until_they_have_left(visitor: Visitor, folder: Pa
         assert len(departures) == 7
         assert [departure["minutes"] for departure in departures].count(0) > 1
         page = visitor.open_page(viewport=WALL)
-        page.clock.install(time=0)
-        page.clock.pause_at(1000)
+        stop_clock(page)
         open_stream(page, f"{url}{path}?view=wall")
         page.clock.run_for(3_000)
         lines = page.locator("tbody tr:visible th .unseen:nth-last-child(2)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser import program
-from tests.browser.chromium import KIOSK, OVERFLOWING, SIZES, STREAM
+from tests.browser.chromium import KIOSK, OVERFLOWING, SIZES
 from tests.browser.conftest import Visitor
 from tests.browser.program import PATHS, STATION, Publisher
 
@@ -58,11 +58,7 @@ def test_as_many_rows_as_fit(page: Page, town: str, size: Any) -> None:
 def test_pages_of_a_wall(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> None:
     """With rotate, further departures are shown as pages, each for this long; messages do not move the rows."""
     url, _ = waterdorp
-    page = visitor.open_page(viewport=KIOSK)
-    page.clock.install(time=0)
-    page.clock.pause_at(1000)
-    page.add_init_script(STREAM)
-    page.goto(f"{url}{PATHS['wall']}&rotate=10")
+    page = visitor.open_still(f"{url}{PATHS['wall']}&rotate=10", viewport=KIOSK)
 
     def lines() -> list[str]:
         return [
@@ -87,11 +83,7 @@ def test_pages_of_a_wall(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> 
 def test_every_part_of_a_long_message_is_shown(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> None:
     """A message that does not fit into its strip continues on further pages."""
     url, _ = waterdorp
-    page = visitor.open_page(viewport=KIOSK)
-    page.clock.install(time=0)
-    page.clock.pause_at(1000)
-    page.add_init_script(STREAM)
-    page.goto(url + PATHS["wall"])
+    page = visitor.open_still(url + PATHS["wall"], viewport=KIOSK)
     page.evaluate("document.querySelector('.messages li').textContent = 'omleiding '.repeat(30)")
     positions = set()
     for _ in range(8):
@@ -131,11 +123,7 @@ def test_no_text_is_wider_than_its_box(page: Page, waterdorp: tuple[str, Publish
 def test_page_reloads_after_an_upgrade(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> None:
     """When the server has other pages than those that are open, they reload within a minute."""
     url, _ = waterdorp
-    page = visitor.open_page(viewport=KIOSK)
-    page.clock.install(time=0)
-    page.clock.pause_at(1000)
-    page.add_init_script(STREAM)
-    page.goto(url + PATHS["wall"])
+    page = visitor.open_still(url + PATHS["wall"], viewport=KIOSK)
     page.evaluate("window.isOld = true; 0")
     html = page.locator("#board").inner_html()
     page.evaluate("html => stream.emit('board', html)", html + " ")
@@ -153,11 +141,7 @@ def test_memory_is_flat(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> N
     With HOURS=24 it is a day, in a minute and a half.
     """
     url, _ = waterdorp
-    page = visitor.open_page(viewport=KIOSK)
-    page.clock.install(time=0)
-    page.clock.pause_at(1000)
-    page.add_init_script(STREAM)
-    page.goto(f"{url}{PATHS['wall']}&rotate=120")
+    page = visitor.open_still(f"{url}{PATHS['wall']}&rotate=120", viewport=KIOSK)
     session = page.context.new_cdp_session(page)
     html = page.locator("#board").inner_html()
     # Each event differs from the last, as those of a server do, and has a message of its own.

@@ -94,6 +94,7 @@ class Session:
         self.world = world
         self.node = user.node
         self.epoch = self.node.epoch
+        self.books = user.books[self.node]  # those of this process, of which responses may arrive after its end
         self.pending: deque[Exchange] = deque()
         self.reader = Reader(
             self._responded, self._streamed, lambda: self.pending[0].method if self.pending else "GET"
@@ -164,7 +165,7 @@ class Session:
 
     def _responded(self, message: Message) -> None:
         if not self.pending:
-            if message.status in (406, 408, 429, 503) or self.user.books[self.node].is_unclean:
+            if message.status in (406, 408, 429, 503) or self.books.is_unclean:
                 return
             self.world.found("responses", f"{self.user.name}: a response without a request: {message.first_line}")
             return
@@ -230,7 +231,7 @@ class Session:
 class User:
     """A user on a machine, and so in a network, of its own."""
 
-    interval = (15.0, 40.0)
+    interval = (30.0, 80.0)
     """Seconds between two requests."""
 
     def __init__(self, world: World, node: Node, number: int) -> None:
@@ -289,7 +290,7 @@ class Display(User):
         self.conditional = random.random() < 0.4
         self.heads = 0.1 if random.random() < 0.3 else 0.0
         self.closes = random.random() < 0.3
-        if random.random() < 0.3:
+        if random.random() < 0.2:
             self.interval = (3.0, 12.0)
         self.known: dict[str, Exchange] = {}
         self.is_waiting = False
@@ -395,7 +396,7 @@ class Pipeliner(User):
 class HangsUp(User):
     """Hangs up at every byte: of its request, of the response, or in between."""
 
-    interval = (4.0, 25.0)
+    interval = (8.0, 50.0)
 
     def prepare(self) -> None:
         self.paths = self.world.display_paths(self.random, 4)
@@ -428,7 +429,7 @@ class HangsUp(User):
 class SlowReader(User):
     """Sends its requests byte by byte, or does not read its responses."""
 
-    interval = (10.0, 60.0)
+    interval = (20.0, 120.0)
 
     def prepare(self) -> None:
         self.paths = self.world.display_paths(self.random, 3)
@@ -467,7 +468,7 @@ class SlowReader(User):
 class Hostile(User):
     """Sends what is no request, or too large a one."""
 
-    interval = (10.0, 40.0)
+    interval = (20.0, 80.0)
 
     def use(self) -> None:
         random = self.random
@@ -500,7 +501,7 @@ class LiveDisplay(Display):
 class Operator(User):
     """A load balancer and a monitoring system: asks /ready and /health, and scrapes /metrics."""
 
-    interval = (5.0, 14.0)
+    interval = (10.0, 28.0)
 
     def choose_node(self) -> Node:
         return self.node
