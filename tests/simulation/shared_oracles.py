@@ -107,7 +107,8 @@ class SharedBoards(Boards, SharedOracle):
         if newest is None or question.index > newest[0]:
             self.newest[key] = question.index, answer
         waits = sent - question.at < DEADLINE - MARGIN and self.is_well(question.at, question.node)
-        if is_shared and not waits:
+        later = [q for q in gateway.questions[question.code] if q.index > question.index and q.epoch == question.epoch]
+        if not waits and (is_shared or later):  # a later one may have ended with another board, which is kept then
             return
         own = self.newest_of.get((*key, question.epoch))
         if own is None or is_older(own[0], answer):
