@@ -133,6 +133,15 @@ class RateTests(ClientLimitsTestCase):
         self.clock.rightNow -= 86400
         self.assertEqual(self.wait(), 0)
 
+    def test_clock_set_back_before_a_request(self) -> None:
+        """Nor does it when the clock is about to reach the time of the client's last request again."""
+        for _ in range(9):
+            self.wait()
+        self.clock.rightNow -= 60
+        self.wait("198.51.100.2")
+        self.clock.advance(59.5)
+        self.assertEqual(self.wait(), 0)
+
     def test_tracked_clients_are_bounded(self) -> None:
         """At most MAX_CLIENTS clients are tracked."""
         self.patch(client_limits, "MAX_CLIENTS", 10)

@@ -107,8 +107,9 @@ class SharedBoards(Boards, SharedOracle):
         if newest is None or question.index > newest[0]:
             self.newest[key] = question.index, answer
         waits = sent - question.at < DEADLINE - MARGIN and self.is_well(question.at, question.node)
-        later = [q for q in gateway.questions[question.code] if q.index > question.index and q.epoch == question.epoch]
-        if not waits and (is_shared or later):  # a later one may have ended with another board, which is kept then
+        asked = [other.index for other in gateway.questions[question.code] if other.epoch == question.epoch]
+        # A later question may have ended with a board of another node, which is kept.
+        if not waits and (is_shared or max(asked) > question.index):
             return
         own = self.newest_of.get((*key, question.epoch))
         if own is None or is_older(own[0], answer):
@@ -168,7 +169,8 @@ class SharedBoards(Boards, SharedOracle):
     def check_error(self, gateway: Gateway, key: Key, exchange: Exchange) -> None:
         if not self.world.step_slack(exchange.sent_at - 15):
             own = self.newest_of.get((*key, exchange.epoch))
-            if own is not None and own[1] < exchange.sent_at and self.now - own[0].sent_at < STALE - 1:
+            is_old = own is None or self.now - own[0].sent_at > STALE - 1 or self.world.stepped_since(own[0].sent_at)
+            if own is not None and own[1] < exchange.sent_at and not is_old:
                 self.found(f"{exchange}: {exchange.status}, though {exchange.node.host} has answer {own[0].serial}")
             if (newest := self.fresh_in_engine(key, exchange)) is not None:
                 self.found(f"{exchange}: {exchange.status}, though the engine has answer {newest.serial}")
