@@ -123,7 +123,9 @@ def make_service(
     components.appliers["log.levels"].append(lambda changed: levels.configure(changed.log.levels))
     reloading = Reloading(config, load or (lambda: config), components.appliers)
 
-    services.addService(ClockWatch(reactor))
+    clock_watch = ClockWatch(reactor)
+    clock_watch.set_back.append(server.request_memo.clear)
+    services.addService(clock_watch)
     if isinstance(reactor, ReactorBase):  # tests use other clocks, and observe the log themselves
         services.addService(levels)
         components.turns = TurnWatch(reactor)
@@ -137,6 +139,7 @@ def make_service(
         services.addService(components.statistics)
         services.logs.append(components.statistics)
     runner = add_modules(sources, modules, config, components, reactor)
+    clock_watch.set_back.extend(gateway.cache.clock_set_back for gateway in components.gateways.values())
     components.modules = tuple(str(module.name) for module in modules)
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}

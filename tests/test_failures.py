@@ -297,6 +297,15 @@ class ClockTests(ProgramTestCase):
         self.run_for(300)
         self.assertEqual(self.get(f"/live/{LIVE}").status, 503)
 
+    def test_boards_from_before_are_not_fresh_again(self) -> None:
+        """When a clock that was set back has caught up, boards that were received before are not fresh again."""
+        self.run_for(60)
+        for _ in range(3):  # also by the memo of requests
+            self.get_stop()
+        self.set_clock(-HOUR)
+        self.run_for(HOUR)
+        self.assertIn("fwd=miss", self.get_stop().headers["Cache-Status"])
+
     def test_set_back_status_and_snapshot(self) -> None:
         """Health and history ignore the future, and snapshots are still written."""
         for code in range(10):

@@ -23,10 +23,12 @@ _Form = TypeVar("_Form", bound=Sized)
 class Entry:
     """A cached board and its renderings."""
 
-    __slots__ = ("_forms", "board", "is_current", "size")
+    __slots__ = ("_forms", "board", "era", "is_current", "size")
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, era: int) -> None:
         self.board = board
+        self.era = era
+        """How often the clock had been set back."""
         self.size = board.size
         """Bytes of the board and all renderings."""
         self.is_current = True
@@ -40,7 +42,8 @@ class BoardCache:
     An entry also holds renderings of its board, which saves 190 us per request for 20 departures
     (docs/performance.md). The settings bound the numbers of entries, bytes and pending requests; the least recently
     used entries are evicted first, to make room before anything is stored. An OrderedDict looks up an entry in 0.09
-    us, cachetools' LRUCache in 0.28 us. An entry is invalidated by a newer board, or when it exceeds the stale limit.
+    us, cachetools' LRUCache in 0.28 us. An entry is invalidated by a newer board, when it exceeds
+    the stale limit, or when the clock is set back.
     """
 
     log = Logger()
@@ -62,6 +65,8 @@ class BoardCache:
         """The size of all boards and renderings."""
         self.last_request: tuple[str, float] | None = None
         """The stop and the time of the latest request to the source; it may not exist."""
+        self.era = 0
+        """How often the clock was set back: the age of boards that were received before is unknown."""
         self.evicted = 0
         """Boards evicted to make room before they expired."""
         # The waiters of each pending request: a dict is an ordered set that removes one of many in constant time.
@@ -111,7 +116,7 @@ class BoardCache:
     def fresh(self, code: str) -> Entry | None:
         """Return a stop's entry if it is fresh."""
         entry = self._entries.get(code)
-        if entry is None or not 0 <= self._clock.seconds() - entry.board.received_at <= self.limits.fresh:
+        if entry is None or not 0 <= self.age(entry) <= self.limits.fresh:
             return None
         self._entries.move_to_end(code)
         return entry
@@ -131,8 +136,12 @@ class BoardCache:
         return {code: len(waiters) for code, waiters in self._pending.items()}
 
     def age(self, entry: Entry) -> float:
-        """Return an entry's age in seconds; below 0 after the clock was set back."""
-        return self._clock.seconds() - entry.board.received_at
+        """Return an entry's age in seconds; below 0 if it is unknown, because the clock was set back."""
+        return self._clock.seconds() - entry.board.received_at if entry.era == self.era else -1.0
+
+    def clock_set_back(self) -> None:
+        """Serve no board that was received before: it would be fresh again once the clock has caught up."""
+        self.era += 1
 
     def peek(self, code: str) -> Entry | None:
         """Return a stop's entry of any age, without requesting it or marking it as used."""
@@ -150,7 +159,7 @@ class BoardCache:
         A board larger than the cache is not stored.
         """
         self._remove(board.code)
-        entry = Entry(board)
+        entry = Entry(board, self.era)
         if entry.size > self.limits.bytes:
             entry.is_current = False
             return entry

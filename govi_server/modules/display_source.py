@@ -245,7 +245,7 @@ class CacheDisplays:
 
     def version(self, codes: Sequence[str], query: Query) -> object:
         """Return a token that changes with the boards of these stops."""
-        return tuple(entry and entry.board.received_at for entry in map(self._cache.peek, codes))
+        return self._cache.era, *(entry and entry.board.received_at for entry in map(self._cache.peek, codes))
 
     def cost(self, codes: Sequence[str], query: Query) -> int:
         """Return the cost of the display of stops; see web_handler.Responder."""

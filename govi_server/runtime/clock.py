@@ -54,6 +54,8 @@ class ClockWatch(Service):
         self._every = every
         self._stop_checking: Callable[[], None] = lambda: None
         self._offset = 0.0
+        self.set_back: list[Callable[[], object]] = []
+        """Called after the clock was set back."""
 
     def startService(self) -> None:
         """Start checking."""
@@ -82,6 +84,8 @@ class ClockWatch(Service):
         self.log.warn("System clock: set {direction} by {seconds:.0f} s", direction=direction, seconds=abs(step))
         if step < 0:
             self._move_calls(-step)
+            for call in self.set_back:
+                call()
 
     def _move_calls(self, back: float) -> None:
         now = self._reactor.seconds()

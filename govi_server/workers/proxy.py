@@ -112,6 +112,10 @@ class Proxy:
         """Return the handler of one request."""
         return ProxyHandler(self, request_handler, env)
 
+    def clock_set_back(self) -> None:
+        """Send no response again that was received before: its age is unknown."""
+        self._memory = BoundedMemory(self._memory.max_bytes)
+
     def stored(self, request: Request) -> Response | None:
         """Return the stored response to a request, of any age; None if there is none."""
         vary: tuple[str, ...] | None = self._memory.get(request.target)

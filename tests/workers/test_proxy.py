@@ -48,6 +48,13 @@ class CacheTests(WorkerCase):
         self.clock.advance(1.5)  # at 60 seconds: stale
         self.assertEqual((self.get(STOP).headers["Age"], len(self.upstream)), ("74", 2))
 
+    def test_clock_set_back(self) -> None:
+        """When a clock that was set back has caught up, a response that was received before is not sent again."""
+        self.get(STOP)
+        self.program.proxy.clock_set_back()
+        self.get(STOP)
+        self.assertEqual(self.upstream, [STOP] * 2)
+
     def test_vary(self) -> None:
         """Requests share a response unless they differ in a field that Vary names."""
         self.get(STOP, accept="text/html", accept_language="de")
