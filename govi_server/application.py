@@ -124,7 +124,7 @@ def make_service(
     reloading = Reloading(config, load or (lambda: config), components.appliers)
 
     clock_watch = ClockWatch(reactor)
-    clock_watch.set_back.append(server.request_memo.clear)
+    clock_watch.set_back.extend((server.access.clock_set_back, server.request_memo.clear))
     services.addService(clock_watch)
     if isinstance(reactor, ReactorBase):  # tests use other clocks, and observe the log themselves
         services.addService(levels)

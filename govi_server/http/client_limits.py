@@ -53,8 +53,6 @@ class ClientLimits:
         self._connections: Counter[str] = Counter()
         # The time at which each leaky bucket will be empty (epoch seconds), as in the virtual scheduling algorithm.
         self._busy_until: OrderedDict[str, float] = OrderedDict()
-        self._latest = 0.0
-        """The time of the latest request."""
 
     def change_limits(self, limits: AccessSettings) -> None:
         """Change all limits but the number of all connections; open connections count for the client they had."""
@@ -94,18 +92,19 @@ class ClientLimits:
         if rate_key is None:
             return 0.0
         now = self._clock.seconds()
-        if now < self._latest:
-            self._busy_until.clear()  # the clock was set back: no bucket would become empty before it has caught up
-        self._latest = now
         empty_at = self._busy_until.pop(rate_key, 0.0)
         if not empty_at:
             self._evict(now)
         if not now <= empty_at <= now + self.limits.burst / self.limits.rate + 1:
-            empty_at = now  # the bucket is empty, or the limits were changed
+            empty_at = now  # the bucket is empty, or the clock was set
         cost = min(cost, self.limits.burst)  # a higher cost would always be rejected
         wait = empty_at + (cost - self.limits.burst) / self.limits.rate - now
         self._busy_until[rate_key] = empty_at if wait > ROUNDING_SECONDS else empty_at + cost / self.limits.rate
         return wait if wait > ROUNDING_SECONDS else 0.0
+
+    def clock_set_back(self) -> None:
+        """Forget the requests so far: they would count again once the clock has caught up."""
+        self._busy_until.clear()
 
     def _evict(self, now: float) -> None:
         """Evict the two least recently active clients if their buckets are empty, or if there are MAX_CLIENTS.

@@ -101,7 +101,7 @@ def make_worker(reactor: Any, assignment: Assignment, reporter: Reporter) -> tup
     services.addService(Drain(reporter.close))
     services.addService(signs)
     clock_watch = ClockWatch(reactor)
-    clock_watch.set_back.extend((proxy.clock_set_back, server.request_memo.clear))
+    clock_watch.set_back.extend((access.clock_set_back, proxy.clock_set_back, server.request_memo.clear))
     services.addService(clock_watch)
     services.addService(TurnWatch(reactor))
     services.addService(GarbageCollection(reactor))

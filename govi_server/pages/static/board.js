@@ -109,7 +109,9 @@
     var clock = board.querySelector(".clock");
     noteResponse();
     if (theme) {
-      each(board.querySelectorAll('a[href^="/trip/"]:not([href*="&theme="])'), function (link) { link.href += "&theme=" + theme[1]; });
+      each(board.querySelectorAll('a[href^="/trip/"]:not([href*="&theme="])'), function (link) {
+        link.href += "&theme=" + theme[1];
+      });
     }
     if (clock) {
       clockOffset = Number(clock.getAttribute("data-now")) - lastResponse / 1000;
