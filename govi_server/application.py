@@ -311,7 +311,11 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     else:
         displays = CacheDisplays(next(iter(components.gateways.values())).cache, reactor)
     sources = [SourceDescription(name, module.source, _license(module)) for name, module in config.modules.items()]
-    documentation = Documentation(lambda: modules, VERSION, config.access, config.is_demo)
+
+    def is_demo() -> bool:
+        return config.is_demo or (components.feed is not None and components.feed.is_fictional)
+
+    documentation = Documentation(lambda: modules, VERSION, config.access, is_demo)
     for page in (
         Front(sources, components.feed, VERSION, reactor, components.unreachable, STATION if config.is_demo else ""),
         BoardPages(displays, reactor, config.is_demo, config.pages.embed),

@@ -36,7 +36,7 @@ class DemoTests(SynchronousTestCase):
                     body = program.request(f"{path}{separator}lang={lang}", "text/html").body.decode()
                     expected = {texts["demo"]} if source in FICTIONAL else set()
                     if path == "/docs":
-                        expected = {TEXTS["en"]["demo"]} if source == "demo" else set()
+                        expected = {TEXTS["en"]["demo"]} if source in FICTIONAL else set()
                     body = body.replace("\N{NO-BREAK SPACE}", " ")  # of French
                     self.assertEqual({note for note in notes if note in body}, expected)
 

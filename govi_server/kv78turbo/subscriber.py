@@ -1,4 +1,8 @@
-"""The connection to the KV78turbo feed (docs/protocols.md, section 2.2)."""
+"""The connection to the KV78turbo feed (docs/protocols.md, section 2.2).
+
+Longer than other modules: whether to reconnect depends on everything that it notes of the messages, the socket and the
+clock.
+"""
 
 import re
 from collections.abc import Callable, Sequence

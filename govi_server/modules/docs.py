@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from markupsafe import Markup
 from twisted.application.service import Service
 from zope.interface import implementer
 
@@ -55,12 +56,14 @@ ALL_HEADER_FIELDS = {
 HTML = "text/html; charset=utf-8"
 
 _PAGE = TEMPLATES.get_template("docs.html")
+_GAP = "<!-- gap -->"
+"""Stands for the note of a demo; escaped text cannot contain it."""
 
 
 class Documentation:
     """The documentation of all operations. modules: returns the modules. limits: the limits per client.
 
-    is_demo: whether the page says that all departures are fictional.
+    is_demo: returns whether the page says that all departures are fictional.
     """
 
     def __init__(
@@ -68,10 +71,11 @@ class Documentation:
         modules: Callable[[], Iterable[object]],
         version: str,
         limits: AccessSettings = UNLIMITED,
-        is_demo: bool = False,
+        is_demo: Callable[[], bool] = lambda: False,
     ) -> None:
         self._modules = modules
         self._is_demo = is_demo
+        self._pages: dict[bool, bytes] = {}
         self._limits = limits
         self.version = version
 
@@ -90,22 +94,31 @@ class Documentation:
         info = Info(TITLE, self.version, DESCRIPTION)
         return msgspec.json.encode(document(self.operations, info, ALL_HEADER_FIELDS))
 
-    @cached_property
+    @property
     def page(self) -> bytes:
         """The HTML page."""
+        is_demo = self._is_demo()
+        if is_demo not in self._pages:
+            note = f'<p class="note">{TEXTS["en"]["demo"]}</p>\n' if is_demo else ""
+            self._pages[is_demo] = note.join(self._parts).encode()
+        return self._pages[is_demo]
+
+    @cached_property
+    def _parts(self) -> list[str]:
+        """The page before and after the note of a demo; rendering it takes tens of milliseconds."""
         sections: dict[str, list[dict[str, Any]]] = {}
         for operation in self.operations:
             sections.setdefault(operation.section, []).append(_operation(operation))
         return _PAGE.render(
             description=DESCRIPTION,
-            demo=TEXTS["en"]["demo"] if self._is_demo else "",
+            demo=Markup(_GAP),
             limits=self._limits,
             max_age=MAX_AGE,
             sections=sections,
             common=[_response(spec) for spec in COMMON_RESPONSES],
             fields={name: field.description for name, field in ALL_HEADER_FIELDS.items()},
             version=f"{TITLE} {self.version}",
-        ).encode()
+        ).split(_GAP)
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -178,7 +191,7 @@ class DocsModule(Service):
         self.content_type = content_type
         self.content = content
         self._summary = summary
-        self._representations: dict[bool, Representation] = {}
+        self._representations: dict[tuple[bool, bytes], Representation] = {}
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "DocsHandler":
         """Return the handler of one request."""
@@ -191,10 +204,11 @@ class DocsModule(Service):
             self.representation(compressed)
 
     def representation(self, compressed: bool) -> Representation:
-        """Return the documentation, gzip or plain. It does not change while the program runs."""
-        if compressed not in self._representations:
-            self._representations[compressed] = make_representation(self.content(), self.content_type, compressed)
-        return self._representations[compressed]
+        """Return the documentation, gzip or plain. It changes once at most: a feed may turn out to be fictional."""
+        key = compressed, self.content()
+        if key not in self._representations:
+            self._representations[key] = make_representation(key[1], self.content_type, compressed)
+        return self._representations[key]
 
     def describe(self) -> list[Operation]:
         """Return the operation of its path."""
