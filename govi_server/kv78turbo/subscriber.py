@@ -1,7 +1,6 @@
 """The connection to the KV78turbo feed (docs/protocols.md, section 2.2).
 
-Longer than other modules: whether to reconnect depends on everything that it notes of the messages, the socket and the
-clock.
+Longer than other modules: whether to reconnect depends on all that it notes of messages, the socket and the clock.
 """
 
 import re
