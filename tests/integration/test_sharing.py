@@ -111,7 +111,8 @@ async def test_many_clients_of_three_nodes_share_one_request(
     start: Start, start_engine: StartEngine, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For 500 clients of three nodes, the gateway gets one request; the callback reaches one node, and wakes all."""
-    monkeypatch.setattr("govi_server.sharing.engine.REPLY_TIMEOUT", 10.0)  # since nodes and clients share this process
+    # Nodes and clients share this process.
+    monkeypatch.setattr("govi_server.sharing.engine.REPLY_TIMEOUT", 10.0)
     nodes = Nodes(start, lines, start_engine().url, 3)
     await until(lambda: count(lines, CONNECTED) == 3)
     responses = await gatherResults([Deferred.fromCoroutine(nodes[i % 3].get(CODE)) for i in range(500)])
