@@ -132,7 +132,8 @@ async def test_commands_report_their_effects(start_manhole: StartManhole) -> Non
     assert lines[len(departures) + 1].startswith(f"feed: {CODE} is ")
     assert await running.run(f'purge("{CODE}")') == f"{CODE}: removed from /kv55\n"
     assert (await running.run(f'stop("{CODE}")')).splitlines()[0] == f"/kv55: {CODE} is not cached"
-    assert await running.run("list(history.entries)") == "[]\n"
+    # A slow machine makes some turns slow, which is logged.
+    assert await running.run('[e for e in history.entries if "without a pause" not in e.text]') == "[]\n"
 
 
 @pytest_twisted.ensureDeferred
