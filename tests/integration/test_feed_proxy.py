@@ -22,6 +22,8 @@ from tests.integration.test_subscriber import ENVELOPE, Publisher, tcp
 
 QUICK = SubscriberSettings(silence=0.5, recovery=0.3, back_off=0.1)
 OWN = [b"\1" + prefix.encode() for prefix in PREFIXES]
+PROBE = b"probe"
+"""The data of messages that tell whether a node has subscribed."""
 
 
 class Node:
@@ -39,11 +41,16 @@ class Node:
             self.socket.subscribe(topic)
         self.socket.connect(address)
         self.received: list[list[bytes]] = []
+        self.n_probes = 0
 
     def read(self) -> list[list[bytes]]:
-        """Read what has arrived; return everything that was read."""
+        """Read what has arrived; return everything that was read, except probes."""
         while self.socket.poll(0):
-            self.received.append(self.socket.recv_multipart())
+            message = self.socket.recv_multipart()
+            if message[1:] == [PROBE]:
+                self.n_probes += 1
+            else:
+                self.received.append(message)
         return self.received
 
     def close(self) -> None:
@@ -77,6 +84,14 @@ class Site:
         node = Node(self.address, *topics, max_queued=max_queued)
         self.nodes.append(node)
         await until(lambda: publisher.subscribers > before and publisher.topics >= set(topics or (b"/GOVI/",)))
+
+        def is_subscribed() -> bool:  # only the first subscription to a topic is reported
+            assert publisher._socket is not None
+            publisher._socket.send_multipart([topics[-1] if topics else b"/GOVI/", PROBE])
+            node.read()
+            return node.n_probes > 0
+
+        await until(is_subscribed)
         return node
 
     def publish(self, number: int, size: int = 0) -> None:
