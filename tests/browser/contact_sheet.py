@@ -90,7 +90,7 @@ def picture(browser: Browser, urls: dict[str, str], look: Look) -> Image:
         if look.name in JOURNEYS:
             row = page.locator("tbody tr", has=page.locator("th .unseen", has_text=JOURNEYS[look.name])).first
             link = row.locator(".name a").get_attribute("href")
-            page.goto(f"{urls[server]}{link}{theme}")
+            page.goto(f"{urls[server]}{link}")  # which passes on the theme
         image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.thumbnail(CELL)
     return image

@@ -110,7 +110,7 @@
     noteResponse();
     if (theme) {
       each(board.querySelectorAll('a[href^="/trip/"]:not([href*="&theme="])'), function (link) {
-        link.href += "&theme=" + theme[1];
+        link.setAttribute("href", link.getAttribute("href") + "&theme=" + theme[1]);
       });
     }
     if (clock) {
