@@ -35,6 +35,9 @@ PAGES = {
 LOOKS = (("light", PHONE), ("dark", DESKTOP), ("light", DESKTOP), ("dark", PHONE))
 """The colours and the size for each language."""
 
+MAX_SHIFT = 0.005
+"""Cumulative layout shift of a page while it loads; a good one has less than 0.1 (web.dev/articles/cls)."""
+
 MAX_BYTES = 60_000
 
 # Adds up what moves; set before the page loads.
@@ -90,7 +93,8 @@ def test_page_is_light_and_still(visitor: Visitor, address: str) -> None:
     page.wait_for_load_state("load")
     sizes = page.evaluate("performance.getEntries().map(entry => entry.transferSize || 0)")
     assert 500 < sum(sizes) < MAX_BYTES
-    assert page.evaluate("new Promise(done => requestAnimationFrame(() => done(window.shift || 0)))") == 0
+    # Not 0: a countdown that changes meanwhile may move its row's texts a little.
+    assert page.evaluate("new Promise(done => requestAnimationFrame(() => done(window.shift || 0)))") < MAX_SHIFT
 
 
 def test_every_page_leads_to_search_and_source(page: Page, town: str) -> None:

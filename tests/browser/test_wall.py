@@ -132,7 +132,7 @@ def test_page_reloads_after_an_upgrade(visitor: Visitor, waterdorp: tuple[str, P
     version = page.locator(".clock").get_attribute("data-version")
     page.evaluate("html => stream.emit('board', html)", html.replace(str(version), "0123456789ab"))
     page.clock.run_for(60_000)
-    page.wait_for_function("!window.isOld")
+    page.wait_for_function("() => !window.isOld")
 
 
 def test_memory_is_flat(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> None:
