@@ -21,7 +21,7 @@ COLLECTION_HOUR = 4
 
 
 MAX_OLD = 5_000
-"""Old objects at which a full collection begins. It takes 2 to 5 ms, which delay all requests."""
+"""Old objects at which a full collection begins. It takes 3 to 7 ms, which delay all requests."""
 
 MIN_SURVIVORS = MAX_OLD // 2
 """Objects that survive a full collection from which they are frozen; otherwise the next one would begin soon."""

@@ -22,8 +22,8 @@ MAX_PATH = 200
 """Characters of a method or path that are recorded."""
 
 MAX_REQUESTS = 50
-"""Requests of a connection after which its statistics are published, before its next regular report. Each takes 5 us
-to count and to log, and the requests of many connections may be published in a row."""
+"""Requests of a connection after which its statistics are published, before its next regular report. The requests
+of many connections may be published in a row, which takes microseconds for each (docs/performance.md, Pauses)."""
 
 MIN_REQUESTS = 8
 """The same if many connections are open, since each recorded request needs some 200 bytes until it is published."""
