@@ -8,14 +8,14 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from govi_server.departures.board import Board
-from govi_server.departures.source import IDepartureSource
+from govi_server.departures.source import IAcknowledgingSource
 from govi_server.kv55.gateway import IPoster
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.subscriber import State
 from govi_server.settings import FeedLimitSettings, PasstimeSettings, PlanningSettings, SubscriberSettings
 
 
-@implementer(IDepartureSource)
+@implementer(IAcknowledgingSource)
 class FakeSource:
     """A source of boards that the test controls.
 
@@ -28,6 +28,7 @@ class FakeSource:
         self.requested: list[str] = []
         self.results: list[Deferred[Board]] = []
         self._listeners: list[Callable[[Board], object]] = []
+        self._acceptance_listeners: list[Callable[[], object]] = []
 
     def board(self, code: str) -> Deferred[Board]:
         board: Deferred[Board] = Deferred()
@@ -41,6 +42,14 @@ class FakeSource:
 
     def listen(self, on_board: Callable[[Board], object]) -> None:
         self._listeners.append(on_board)
+
+    def listen_accepted(self, on_accepted: Callable[[], object]) -> None:
+        self._acceptance_listeners.append(on_accepted)
+
+    def accept(self) -> None:
+        """Acknowledge a request."""
+        for on_accepted in self._acceptance_listeners:
+            on_accepted()
 
     def publish(self, board: Board) -> None:
         """Pass a board that no request waits for to the listeners."""

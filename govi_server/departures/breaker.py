@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from govi_server.departures.board import Board
-from govi_server.departures.source import IDepartureSource, SourceUnreachable
+from govi_server.departures.source import IAcknowledgingSource, IDepartureSource, SourceUnreachable
 from govi_server.runtime.text import pluralize
 from govi_server.runtime.throttled_warnings import ThrottledWarnings
 from govi_server.settings import BreakerSettings
@@ -22,15 +22,16 @@ State = Literal["closed", "open", "half-open"]
 class CircuitBreaker:
     """Wraps a source; while that is unreachable, requests fail immediately.
 
-    A source that accepts a request but does not respond counts as reachable: the stop may not exist, and requests for
-    nonexistent stops must not affect others. name: the source's name in the log. The source logs its own recovery.
+    A source counts as reachable as soon as it accepts a request, even if it does not respond: the stop may not exist,
+    and requests for nonexistent stops must not affect others. name: the source's name in the log. The source logs its
+    own recovery.
     """
 
     log = Logger()
 
     def __init__(
         self,
-        source: IDepartureSource,
+        source: IAcknowledgingSource,
         clock: IReactorTime,
         limits: BreakerSettings = BreakerSettings(),
         name: str = "Source",
@@ -44,6 +45,7 @@ class CircuitBreaker:
         self._last_error = ""
         self._open_until = 0.0
         self.state: State = "closed"
+        source.listen_accepted(self._close)
 
     @property
     def is_reachable(self) -> bool:
@@ -71,7 +73,7 @@ class CircuitBreaker:
         self.state = "closed"
 
     def _failed(self, failure: Failure) -> Failure:
-        if not failure.check(SourceUnreachable):  # accepted, or cancelled since the board has arrived at another node
+        if not failure.check(SourceUnreachable):  # or cancelled since the board has arrived at another node
             self._close()
             return failure
         self._failures += 1

@@ -36,3 +36,10 @@ class IDepartureSource(Interface):
 
     def listen(on_board: "Callable[[Board], object]") -> None:
         """Call a function with each board that arrives after its request has failed."""
+
+
+class IAcknowledgingSource(IDepartureSource):
+    """A source that acknowledges requests before it responds to them."""
+
+    def listen_accepted(on_accepted: "Callable[[], object]") -> None:
+        """Call a function whenever the source has acknowledged a request."""

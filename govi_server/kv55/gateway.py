@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from govi_server.departures.board import Board
-from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
+from govi_server.departures.source import IAcknowledgingSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55 import messages
 from govi_server.kv55.messages import GatewayRequest
 from govi_server.kv55.parsing import BadMessage, unpack
@@ -201,7 +201,7 @@ class Delivery:
                 self.log.failure("Serving a callback failed")
 
 
-@implementer(IDepartureSource)
+@implementer(IAcknowledgingSource)
 class Gateway(Service):
     """Sends a gateway request for each requested stop, and matches the callbacks with the requests.
 
@@ -233,12 +233,17 @@ class Gateway(Service):
         self._number = 0
         self._requests = _SentRequests()
         self._listeners: list[Callable[[Board], object]] = []
+        self._acceptance_listeners: list[Callable[[], object]] = []
         self._outage = Outage(self.log, clock)
         self.incidents = ThrottledWarnings(self.log, clock)
 
     def listen(self, on_board: Callable[[Board], object]) -> None:
         """Call a function with each board that arrives after its deadline."""
         self._listeners.append(on_board)
+
+    def listen_accepted(self, on_accepted: Callable[[], object]) -> None:
+        """Call a function whenever the gateway has acknowledged a request."""
+        self._acceptance_listeners.append(on_accepted)
 
     def board(self, code: str) -> Deferred[Board]:
         """Request a stop's board. Fails with NoBoard, within the limit for answers.
@@ -396,6 +401,8 @@ class Gateway(Service):
         request.accepted = True
         self._publish(request, "taken")
         self._on_recovery()
+        for on_accepted in self._acceptance_listeners:
+            on_accepted()
 
     def _on_rejected(self, failure: Failure, request: PendingRequest) -> None:
         if failure.check(CancelledError):

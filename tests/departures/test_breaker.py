@@ -152,6 +152,17 @@ class BreakerTests(SynchronousTestCase):
             self.request(failure)
             self.assertEqual(self.breaker.state, "closed")
 
+    def test_acknowledged_probe_closes(self) -> None:
+        """A probe closes it when it is acknowledged: its stop may not exist, and its response never arrive."""
+        self.open()
+        self.clock.advance(5)
+        probe = self.breaker.board("99999999")
+        self.assert_fails_fast()
+        self.source.accept()
+        self.assertEqual((self.breaker.state, self.breaker.is_reachable), ("closed", True))
+        self.request(BOARD)
+        self.assertNoResult(probe)
+
     def test_closed_breaker_counts_again(self) -> None:
         """Once closed it needs as many failures to open again, and is logged once a minute."""
         for _ in range(3):

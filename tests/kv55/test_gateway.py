@@ -2,6 +2,7 @@
 
 import gzip
 from typing import Any
+from unittest import mock
 
 from lxml import etree
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -13,7 +14,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from govi_server.departures.board import Board, Trip
-from govi_server.departures.source import IDepartureSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
+from govi_server.departures.source import IAcknowledgingSource, NoBoard, SourceBroken, SourceSilent, SourceUnreachable
 from govi_server.kv55.gateway import MAX_LATE_SECONDS, Gateway, IPeers, IPoster, OfferResult, Unsolicited
 from govi_server.kv55.messages import read_dris_55_req, write_dris_55, write_error
 from govi_server.kv55.parsing import BadMessage
@@ -119,8 +120,8 @@ class RequestTests(GatewayTestCase):
     """The messages that are posted to the gateway."""
 
     def test_provides(self) -> None:
-        """The gateway provides IDepartureSource."""
-        verifyObject(IDepartureSource, self.gateway)
+        """The gateway provides IAcknowledgingSource."""
+        verifyObject(IAcknowledgingSource, self.gateway)
 
     def test_message(self) -> None:
         """A request is a DRIS_55_REQ for one stop, with all elements of the interface in their order."""
@@ -790,6 +791,19 @@ class LogTests(GatewayTestCase):
         self.fail_request()
         self.request_without_response()
         self.assertEqual(self.lines()[1], (LogLevel.info, "GOVI: accepting requests again after 0.0 s"))
+
+    def test_acknowledgements_are_reported(self) -> None:
+        """Listeners are called for each acknowledgement, before its response, and not for a failure."""
+        accepted = mock.Mock()
+        self.gateway.listen_accepted(accepted)
+        self.fail_request()
+        self.assertEqual(accepted.call_count, 0)
+        for n in (1, 2):
+            board = self.request()
+            self.assertEqual(accepted.call_count, n)
+            self.deliver(callback(CODE))
+            self.successResultOf(board)
+        self.assertEqual(accepted.call_count, 2)
 
     def test_callback_is_recovery(self) -> None:
         """A callback that arrives before the response to its POST is a recovery."""
