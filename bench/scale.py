@@ -5,7 +5,8 @@
 The same program runs with 0, 1 and 2 workers, each with its statistics log, and each is loaded in turn, round by
 round, so that noise affects all equally. Costs are the processor time of all its processes, user and system, on the
 first core, loaded from the last one; results are medians of the rounds, and medians of the ratios within a round. For
-the throughput, program and load share all cores. Requires wrk (apt install wrk) and two cores.
+the throughput, program and load share all cores, with a thread of the load for each. Requires wrk (apt install wrk)
+and two cores.
 """
 
 import argparse
@@ -114,7 +115,13 @@ def throughput(report: Report, folder: Path, n: int, seconds: float) -> None:
 
 def _rate_and_cores(server: Running, seconds: float) -> tuple[float, float, float]:
     """Load a server; return the responses per second, and the cores that it and the load use."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", f"http://127.0.0.1:{server.port}{DEMO}"]
+    command = [
+        "wrk",
+        f"-t{len(CORES)}",
+        f"-c{CONNECTIONS}",
+        f"-d{seconds:.0f}s",
+        f"http://127.0.0.1:{server.port}{DEMO}",
+    ]
     began, before, load_before = time.perf_counter(), server.cpu(), _cpu_of_children()
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     elapsed = time.perf_counter() - began

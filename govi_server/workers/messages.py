@@ -170,7 +170,10 @@ def unpack_statistics(report: Statistics, server: str, worker: int) -> list[Conn
             connection.began,
             connection.ended,
             connection.end,
-            [RequestStatistics(exchanges[index], 0.0, *phases) for index, *phases in connection.requests],
+            [
+                RequestStatistics(exchanges[index], 0.0, receive, parse, lookup, wait, render, send)
+                for index, receive, parse, lookup, wait, render, send in connection.requests
+            ],
             worker,
         )
         for connection in report.connections
