@@ -42,7 +42,8 @@ class Names:
             max_names, RETENTION_SECONDS, remove=self._remove_user_stop
         )
         self.points_of_area: dict[str, dict[str, None]] = {}
-        self.user_stops: dict[str, dict[UserStop, None]] = {}
+        self.user_stops: dict[str, tuple[UserStop, ...]] = {}
+        """By TimingPointCode. Most have one, for which a tuple takes 48 bytes and a dict 224."""
         self.versions: dict[str, int] = {}
         """By TimingPointCode: changes with the stop's own names, user stops and planned passtimes; never repeats."""
         self._latest_version = 0
@@ -129,22 +130,25 @@ class Names:
         if is_new:
             if stop in self.code_of:
                 self._remove_user_stop(stop)
-            stops = self.user_stops.get(code, {})
+            stops = self.user_stops.get(code, ())
             if len(stops) >= MAX_USER_STOPS:
-                for other in largest_cohort((other, self.code_of.cohort(other)) for other in stops)[:1]:
-                    self._remove_user_stop(other)
-            if len(stops) >= MAX_USER_STOPS:
-                return False
+                victims = largest_cohort((other, self.code_of.cohort(other)) for other in stops)[:1]
+                if not victims:
+                    return False
+                self._remove_user_stop(victims[0])
         if not self.code_of.put(stop, code, now):
             return False
-        self.user_stops.setdefault(code, {})[stop] = None
         if is_new:
+            self.user_stops[code] = (*self.user_stops.get(code, ()), stop)
             self.change(code)
         return True
 
     def _remove_user_stop(self, stop: UserStop) -> None:
         code = self.code_of[stop]
-        remove_member(self.user_stops, code, stop)
+        if others := tuple([other for other in self.user_stops[code] if other != stop]):
+            self.user_stops[code] = others
+        else:
+            del self.user_stops[code]
         self.code_of.discard(stop)
         self.change(code)
 

@@ -131,7 +131,7 @@ class Timetable(TimetableTables):
         A passtime applies on the dates of its service level. Yields None for a step without one.
         """
         dates = _dates_around(since, until)
-        for stop in list(self._user_stops.get(code, ())):
+        for stop in self._user_stops.get(code, ()):
             for group in list(self._groups_of_stop.get(stop, ())):
                 yield None
                 valid = self._valid_dates(group, dates)
@@ -158,7 +158,7 @@ class Timetable(TimetableTables):
         group = b"|".join((operator, level, line))
         if day is None or group not in self._published or not self._valid_dates(group, [day]):
             return None
-        for n, stop in enumerate(list(self._user_stops.get(code, ())), 1):
+        for n, stop in enumerate(self._user_stops.get(code, ()), 1):
             if n % STEP_ITEMS == 0:
                 yield
             of_operator, _, user_stop = stop.partition(b"|")
