@@ -100,7 +100,7 @@ class Gateway:
         """The nodes that have asked it since it began to misbehave."""
         self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
         self.acknowledged: dict[int, float] = {}
-        """When it first acknowledged a question of each process since it was last out of reach."""
+        """When it first acknowledged a question of each process in this mode."""
         self._listening: ListeningSocket | None = None
         self._idle: dict[Node, Wire] = {}
         self.open()
@@ -113,8 +113,7 @@ class Gateway:
             self.open()
         if self.mode in UNREACHABLE:
             self.reachable_since = self.world.scheduler.now
-        if mode in UNREACHABLE:
-            self.acknowledged.clear()
+        self.acknowledged.clear()
         self.mode = mode
         if mode == "closed" and self._listening is not None:
             self._listening.close()

@@ -333,7 +333,8 @@ class Boards(Oracle):
                 self.found(f"{exchange}: {exchange.status}, though the gateway accepts questions for {since:.0f} s")
             since = self.now - gateway.acknowledged.get(exchange.epoch, inf)
             is_at_once = self.now - exchange.sent_at < 0.2  # no question of its own failed
-            if is_at_once and since > 2 and self.now - gateway.reachable_since > DEADLINE + 2:
+            is_reachable = gateway.mode not in UNREACHABLE and self.now - gateway.reachable_since > DEADLINE + 2
+            if is_at_once and is_reachable and since > 2:
                 self.found(f"{exchange}: {exchange.status}, though the gateway took a question {since:.1f} s ago")
             return
         if exchange.method == "HEAD":
