@@ -99,8 +99,6 @@ class Gateway:
         self.was_asked: set[Node] = set()
         """The nodes that have asked it since it began to misbehave."""
         self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
-        self.acknowledged: dict[int, float] = {}
-        """When it first acknowledged a question of each process in this mode."""
         self._listening: ListeningSocket | None = None
         self._idle: dict[Node, Wire] = {}
         self.open()
@@ -113,7 +111,6 @@ class Gateway:
             self.open()
         if self.mode in UNREACHABLE:
             self.reachable_since = self.world.scheduler.now
-        self.acknowledged.clear()
         self.mode = mode
         if mode == "closed" and self._listening is not None:
             self._listening.close()
@@ -173,18 +170,14 @@ class Gateway:
         elif mode == "silent":
             pass
         elif stop not in self.stops:
-            self._acknowledge(wire, question)
+            self._respond(wire, "200 OK", self._acknowledgement())
         else:
             if mode == "early":
                 self._answer_later(question, 0.0)
                 self.world.scheduler.after(self.random.uniform(0.5, 12), self._respond, wire, "200 OK", b"")
                 return
-            self._acknowledge(wire, question)
+            self._respond(wire, "200 OK", self._acknowledgement())
             self._plan(question, mode)
-
-    def _acknowledge(self, wire: Wire, question: Question) -> None:
-        self.acknowledged.setdefault(question.epoch, self.world.scheduler.now)
-        self._respond(wire, "200 OK", self._acknowledgement())
 
     def _plan(self, question: Question, mode: str) -> None:
         usual = 0.05 + 0.4 * self.random.random()

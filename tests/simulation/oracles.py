@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections import Counter
-from math import inf
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -331,11 +330,6 @@ class Boards(Oracle):
             since = self.now - gateway.reachable_since
             if gateway.mode not in UNREACHABLE and since > 2 * DEADLINE + 10:
                 self.found(f"{exchange}: {exchange.status}, though the gateway accepts questions for {since:.0f} s")
-            since = self.now - gateway.acknowledged.get(exchange.epoch, inf)
-            is_at_once = self.now - exchange.sent_at < 0.2  # no question of its own failed
-            is_reachable = gateway.mode not in UNREACHABLE and self.now - gateway.reachable_since > DEADLINE + 2
-            if is_at_once and is_reachable and since > 2:
-                self.found(f"{exchange}: {exchange.status}, though the gateway took a question {since:.1f} s ago")
             return
         if exchange.method == "HEAD":
             return
