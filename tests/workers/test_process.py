@@ -11,7 +11,6 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.http.client_limits import ClientLimits
 from govi_server.runtime.clock import ClockWatch
 from govi_server.runtime.ordered_services import OrderedMultiService
 from govi_server.settings import AccessSettings, ServerSettings
@@ -32,13 +31,13 @@ class ServiceTests(SynchronousTestCase):
         """After the clock was set back, a worker has none of the times that it remembered."""
         clock = Clock()
         clock.advance(1_000_000)
-        access = AccessSettings(rate=1.0, burst=2)
+        access = AccessSettings(rate=1, burst=2)
         services, server = make_worker(
             clock, Assignment(1, "", [], "/nonexistent", ["kv55"], ServerSettings(), access, []), mock.Mock()
         )
         watch = next(service for service in services if isinstance(service, ClockWatch))
         proxy = cast(Any, server.find_module("kv55"))
-        limits = cast(ClientLimits, server.access)
+        limits = server.access
         proxy._memory.put("target", (), 1)
         server.request_memo.store(b"GET / HTTP/1.1\r\n\r\n", mock.Mock())
         while not limits.seconds_to_wait("192.0.2.1"):
