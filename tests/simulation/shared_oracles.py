@@ -75,7 +75,7 @@ class SharedBoards(Boards, SharedOracle):
     older than any that a process had received before the request.
     """
 
-    TRANSIT = 0.5
+    TRANSIT = 1.5  # a callback that is passed on, over a new connection with 0.3 s each way, and the engine
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
