@@ -48,6 +48,9 @@ SHORT_FORMS = ("/kv55", "/board HTML")
 WARM_UP_SECONDS = 2
 """How long a load runs before it is measured: what changed during the other load has been requested then."""
 
+STORED_SECONDS = 10.0
+"""For how long boards are stored at most: those that were requested at the same moment expire together."""
+
 MIN_DEPARTURES = 5
 """Departures in a complete body; each form shows its own horizon of the 20 in two hours."""
 
@@ -113,6 +116,12 @@ class Rounds:
         return f"{statistics.median(a / b for a, b in zip(self.costs, other.costs, strict=True)):.2f}"
 
 
+def steady_latencies(port: int, requests: BoardRequests, rate: float, seconds: float) -> Latencies:
+    """Measure an open loop after it has run for so long that the boards do not expire together any more."""
+    open_loop(port, requests, rate, STORED_SECONDS)
+    return open_loop(port, requests, rate, seconds)
+
+
 LATENCY_HEAD = ("requests/s", "p50", "p90", "p99", "p99.9", "max", "client's own p99.9")
 
 
@@ -139,8 +148,9 @@ def random_stops(report: Report, folder: Path, options: Options) -> None:
                     for rounds, load in zip(results[form], loads, strict=True):
                         load.wrk(fed.server, WARM_UP_SECONDS)
                         rounds.loads.append(load.wrk(fed.server, options.seconds))
-                request_each(options.port, loads[0])  # its header section is not that of wrk
-                latencies = open_loop(options.port, loads[0], random.rate / 2, options.seconds * options.rounds)
+                latencies = steady_latencies(
+                    options.port, loads[0], random.rate / 2, options.seconds * options.rounds
+                )
                 latency_rows.append((form, *latency_columns(random.rate / 2, latencies)))
                 print(form, *(f"{rounds.columns()[0]} us" for rounds in results[form]), flush=True)
             after = fed.feed_share(options.feed_seconds)
@@ -201,8 +211,7 @@ def peers(report: Report, folder: Path, options: Options) -> None:
                         rounds.loads.append(load.wrk(server, options.seconds, working=working))
             rows = []
             for (server, _), (random, hit) in zip(servers, results, strict=True):
-                request_each(server.port, loads[0])
-                latencies = open_loop(server.port, loads[0], random.rate / 2, options.seconds * options.rounds)
+                latencies = steady_latencies(server.port, loads[0], random.rate / 2, options.seconds * options.rounds)
                 row = (server.name, *random.columns(), random.ratio(results[0][0]), *hit.columns())
                 rows.append((*row, *latency_columns(random.rate / 2, latencies)))
         head = ("server", "random stop, us", "least", "to govi-cache", "repeated hit, us", "least", *LATENCY_HEAD)
@@ -228,9 +237,7 @@ def held(report: Report, folder: Path, options: Options) -> None:
             requests.wrk(fed.server, WARM_UP_SECONDS)
             rate = Rounds([requests.wrk(fed.server, options.seconds) for _ in range(options.rounds)]).rate / 2
             for is_loading, title in enumerate(("without planning", "while planning is loaded")):
-                request_each(
-                    options.port, requests
-                )  # what changed since, and header sections other than those of wrk
+                open_loop(options.port, requests, rate, STORED_SECONDS)  # as steady_latencies()
                 before, events, start = fed.metrics(), streams.events, time.monotonic()
                 if is_loading:
                     fed.start_planning()
