@@ -13,6 +13,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
+from govi_server.operations.health import MIN_FAILURES
 from tests.integration.conftest import Response, Running, Start, free_port, reactor, request, sleep, until
 
 # A busy machine must see a stale board between a fresh one and none, and must not be too late for the gateway.
@@ -95,6 +96,8 @@ async def test_gateway_fails_and_recovers(start: Start, lines: list[str]) -> Non
         assert failed.header("retry-after") == "10"
         assert b"<Error>Gateway unreachable</Error>" in failed.body
         while await operators.metric('govi_breaker_state{module="kv55",state="open"}') == 0:
+            assert (await running.get("031102")).code == 504
+        for _ in range(MIN_FAILURES):  # fewer would not be reported afterwards
             assert (await running.get("031102")).code == 504
         assert await operators.health() == ("DOWN", ["/kv55: gateway not accepting requests"])
         assert await operators.metric('govi_verdict{verdict="DOWN"}') == 1
