@@ -176,7 +176,7 @@ class SharedBoards(Boards, SharedOracle):
                 self.found(f"{exchange}: {exchange.status}, though the engine has answer {newest.serial}")
         last = self.newest.get(key)
         if last is not None and (last[1].accepted_at or 0) < self.engines.lost_data_at:
-            del self.newest[key]  # a late answer that reached another node than the one that asked is only there
+            del self.newest[key]  # a late answer to another node than the one that asked is in the engine only
         if self.engines.is_steady():
             super().check_error(gateway, key, exchange)
 
