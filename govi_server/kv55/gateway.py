@@ -143,6 +143,10 @@ class _SentRequests:
 
     by_code: dict[str, list[PendingRequest]] = field(default_factory=dict)
     in_order: deque[PendingRequest] = field(default_factory=deque)
+    echoed: str | None = None
+    """The number of the latest callback that had that of its request."""
+    are_echoed: bool = False
+    """Whether two different numbers were echoed: then the gateway does not always send the same one."""
 
     def add(self, request: PendingRequest) -> None:
         self.by_code.setdefault(request.code, []).append(request)
@@ -167,9 +171,16 @@ class _SentRequests:
         """
         requests = [request for request in self.by_code.get(code, ()) if request.sent_at >= after]
         unanswered = [request for request in requests if not request.answered]
-        by_number = [request for request in unanswered if request.number == number]
+        # If the gateway echoes numbers, that of an answered request is of a repeated response to it.
+        numbered = requests if self.are_echoed else unanswered
+        by_number = [request for request in numbered if request.number == number]
         pending = [request for request in unanswered if request.board is not None]
         return next((group[-1] for group in (by_number, pending, unanswered, requests) if group), None)
+
+    def echo(self, number: str) -> None:
+        """Record that a callback had the number of its request."""
+        self.are_echoed = self.are_echoed or self.echoed not in (None, number)
+        self.echoed = number
 
     def is_superseded(self, request: PendingRequest) -> bool:
         """Return whether a later request for the same stop was answered, here or on another node."""
@@ -339,6 +350,8 @@ class Gateway(Service):
         delivery.is_matched = True
         is_late = request.board is None
         request.answered = not is_others
+        if number == request.number:
+            self._requests.echo(number)
         if not is_late:
             self._on_recovery()
             self._publish(request, "answered")

@@ -52,7 +52,8 @@ class Repetition:
     """The repetitions of one operator. Times are epoch seconds."""
 
     __slots__ = (
-        "_gaps", "_last_heard", "_limit", "_n_new", "_outages", "_was_unreliable", "interval", "is_complete",
+        "_gaps", "_is_restored", "_last_heard", "_limit", "_n_new", "_outages", "_was_unreliable", "interval",
+        "is_complete",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -65,6 +66,7 @@ class Repetition:
         self._n_new = 0
         self._gaps: deque[tuple[float, float]] = deque(maxlen=MAX_GAPS)  # seconds, and their number of rows
         self._last_heard: float | None = None
+        self._is_restored = False  # whether no data has arrived since a restart
         self._outages: deque[tuple[float, float]] = deque(maxlen=_MAX_OUTAGES)  # start and end
 
     @property
@@ -88,6 +90,7 @@ class Repetition:
         """Continue after a restart, unless data has arrived since. The pause is an outage."""
         if self._last_heard is None:
             self._last_heard = last_heard
+            self._is_restored = True
         if interval is not None and self.interval is None:
             self._gaps.extend([(interval, 1.0)] * MIN_OVERDUE_GAPS)
             self._set_interval(interval)
@@ -97,14 +100,22 @@ class Repetition:
 
         Return whether passtimes that were overdue may be current again, because the clock was set back.
         """
-        last = self._last_heard
+        last, start = self._last_heard, self._outage_start
         self._last_heard = now
-        if last is not None and now > last + self._limit / 2:
-            self._outages.append((last + self._limit / 2, now))
+        self._is_restored = False
+        if now > start:
+            self._outages.append((start, now))
         elif last is not None and now < last:
             self._outages.clear()
             return True
         return False
+
+    @property
+    def _outage_start(self) -> float:
+        """From when an outage counts, if no data arrives: while data was not received, nothing could be repeated."""
+        if self._last_heard is None:
+            return math.inf
+        return self._last_heard if self._is_restored else self._last_heard + self._limit / 2
 
     def add_gap(self, last_heard: float, now: float, n_rows: float = 1) -> None:
         """Add the gap of a passtime that was repeated. n_rows: number of rows that it represents."""
@@ -142,11 +153,10 @@ class Repetition:
         """Return the seconds since a passtime was sent, without those in which the operator sent nothing at all.
 
         Such an outage begins after half the time after which a passtime is overdue: in the rest, the operator can
-        repeat everything.
+        repeat everything. A restart is an outage as a whole.
         """
         silent = sum(end - max(start, last_heard) for start, end in self._outages if end > last_heard)
-        if self._last_heard is not None:
-            silent += max(now - max(self._last_heard + self._limit / 2, last_heard), 0.0)
+        silent += max(now - max(self._outage_start, last_heard), 0.0)
         return max(now - last_heard - silent, 0.0)
 
     def is_overdue(self, last_heard: float, now: float) -> bool:

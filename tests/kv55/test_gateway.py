@@ -233,6 +233,23 @@ class ResponseTests(GatewayTestCase):
         self.assertEqual(self.late, [])
         self.assertCounts()
 
+    def test_repeated_response_to_a_gateway_that_echoes_numbers(self) -> None:
+        """A repeated response is not taken for that of another request, pending or refused."""
+        for number in ("1", "2"):
+            board = self.request()
+            self.deliver(callback(CODE, number=number, journey=number))
+            self.assertResolved(board, number)
+        refused = self.request(accepted=False)
+        self.poster.posts[-1].errback(PostError("responded 503"))
+        self.failureResultOf(refused, SourceUnreachable)
+        pending = self.request()
+        self.deliver(callback(CODE, number="1", journey="1"))
+        self.assertNoResult(pending)
+        self.assertEqual(self.late, [])
+        self.deliver(callback(CODE, number="4", journey="4"))
+        self.assertResolved(pending, "4")
+        self.assertCounts(repeated=1)
+
     def test_several_stops(self) -> None:
         """One callback may have several stops; those that were not requested are ignored."""
         boards = {code: self.request(code) for code in ("1", "2", "4")}

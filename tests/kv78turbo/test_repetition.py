@@ -95,6 +95,19 @@ class IntervalTests(SynchronousTestCase):
         for first, second in ((5.0, 120.0), (120.0, 5.0), (30.0, 600.0)):
             self.assertEqual(self.learn(*[first] * 300, *[second] * 300), second)
 
+    def test_a_restart_is_no_gap(self) -> None:
+        """However short it was: passtimes could not be repeated meanwhile, and are no older by it."""
+        for interval in (None, 30.0):
+            for pause in (40.0, 70.0, 1000.0):
+                repetition = Repetition()
+                repetition.restore(NOW - pause, interval)
+                self.assertEqual(repetition.age(NOW - pause - 10, NOW), 10)
+                for _ in range(3):
+                    repetition.data_received(NOW)
+                    repetition.add_gap(NOW - pause - 10, NOW, 100)
+                self.assertEqual(repetition.age(NOW - pause - 10, NOW + 5), 15)
+                self.assertEqual(repetition.interval, interval)
+
     def test_messages_sent_twice(self) -> None:
         """The two copies of a message are not a repetition."""
         self.assertIsNone(self.learn(*[0.0, 0.1] * 20))

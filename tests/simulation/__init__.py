@@ -16,7 +16,7 @@ failure can be repeated.
     gateway.py         a gateway that is silent, slow, late, wrong, or refuses
     feed.py            a feed of two operators, and Model: the slow, obvious reading of what a process has received
     gtfs.py            a server of GTFS files, which may be slow, cut off, of yesterday, or no files
-    disk.py            a disk that becomes full, or loses the ends of files with its power
+    disk.py            a disk that becomes full, is slow, or loses the ends of files with its power
     users.py           displays, browsers, slow readers, clients that hang up, hostile ones, operators
     faults.py          what goes wrong and when: a list, of which a failure is shrunk to the fewest
     oracles.py         the rules of connections and gateways, one class each

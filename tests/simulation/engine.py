@@ -242,8 +242,13 @@ class Engines:
         return max(self.healthy_since, since) if is_served else inf
 
     def is_steady(self) -> bool:
-        """Return whether each node has the engine, or has not, for long enough that no question began before."""
-        return self.mode != "garbage" and self.world.scheduler.now - self.changed_at > 20
+        """Return whether each node has the engine, or has not, for long enough that no question began before.
+
+        A node that was started without it does not know the others.
+        """
+        if self.healthy_since == inf and any(node.started_at > self.changed_at for node in self.world.nodes):
+            return False
+        return self.mode not in ("garbage", "evict") and self.world.scheduler.now - self.changed_at > 20
 
     def is_connected(self, node: Node) -> bool:
         """Return whether a node is connected to the master."""

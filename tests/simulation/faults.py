@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.simulation import gtfs
+from tests.simulation.disk import SLOWEST
 from tests.simulation.feed import OPERATORS
 from tests.simulation.gateway import MODES
 
@@ -138,6 +139,12 @@ class Fault:
     def _end_disk(self, world: World) -> None:
         world.disk.free()
 
+    def _begin_slow_disk(self, world: World) -> None:
+        world.disk.set_delay(self.amount)
+
+    def _end_slow_disk(self, world: World) -> None:
+        world.disk.set_delay(0.0)
+
     def _begin_rename(self, world: World) -> None:
         path = world.node.statistics
         if path.exists():
@@ -188,6 +195,15 @@ class Fault:
 
     def _begin_clock(self, world: World) -> None:
         world.step_clock(self._node(world), self.amount)
+
+
+def make_slow_disk(random: Random, hours: float) -> list[Fault]:
+    """Return when the disk of a world is slow."""
+    faults = []
+    at = CALM
+    while (at := at + random.uniform(100, 1500)) < 3600 * hours - 150:
+        faults.append(Fault(at, random.uniform(5, 60), "slow_disk", amount=random.choice((SLOWEST / 5, SLOWEST))))
+    return faults
 
 
 def make_faults(random: Random, world: World) -> list[Fault]:

@@ -164,6 +164,7 @@ class FeedOracle(Oracle):
                 and row.status != "PASSED"
                 and now - 50 < first
                 and last < until
+                and model.heard[row.key] > model.killed_at
                 and now - model.heard[row.key] < STALE - 30
                 and now - model.operators[row.owner] < STALE - 30
             ):

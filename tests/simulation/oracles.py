@@ -84,11 +84,12 @@ class Deadlines(Oracle):
         now = self.now
         for session in list(self.world.sessions):
             owed_at = session.owed_at
-            if owed_at is None or now <= owed_at + SLACK or session.wire.sock.got_eof:
+            slack = SLACK + self.world.disk.slack
+            if owed_at is None or now <= owed_at + slack or session.wire.sock.got_eof:
                 continue
             # A client that does not read sees the end of its connection when that is aborted.
             linger = LINGER_SECONDS if session.wire.paused else 0.0
-            if now > owed_at + SLACK + linger + self.world.step_slack(owed_at - 13):
+            if now > owed_at + slack + linger + self.world.step_slack(owed_at - 13):
                 self.found(f"{session.user.name} still waits for {session.owed}, {now - owed_at:.1f} s too long")
                 session.close()
 
@@ -170,6 +171,9 @@ class Boards(Oracle):
         was_asked = question.epoch == epoch and sent - question.at < LATE - 1
         if kind in ("", "chopped", "repeat", "numberless") and was_asked and status != 200:
             self.found(f"/{key[0]}/{key[1]}: an answer {sent - question.at:.1f} s after its question got {status}")
+        is_stopping = any(node.epoch == epoch and node.is_stopping for node in self.world.nodes)
+        if status == 406 and is_stopping:  # while it was offered to other nodes
+            return
         if kind in ("unsolicited", "forged") and status != 403:
             self.found(f"/{key[0]}/{key[1]}: an {kind} callback got {status}")
         if kind in ("broken", "codeless") and status != 400:
@@ -212,7 +216,8 @@ class Boards(Oracle):
                 continue
             exchange = session.pending[0]
             waits = (exchange.module, exchange.stop) == key and exchange.sent_at < sent - 0.2
-            if waits and not exchange.books.is_unclean and not self.world.step_slack(sent):
+            is_late = self.world.step_slack(sent) or self.world.disk.slack
+            if waits and not exchange.books.is_unclean and not is_late:
                 self.found(f"{exchange}: waits, though its answer was acknowledged a second ago")
 
     def completed(self, exchange: Exchange) -> None:

@@ -55,8 +55,12 @@ class DelayedCall:
         self._event = reactor.scheduler.at(self._time - reactor.offset, self._call)
 
     def _call(self) -> None:
+        reactor = self._reactor
+        if reactor.held_until > reactor.scheduler.now:
+            self._event = reactor.scheduler.at(reactor.held_until, self._call)
+            return
         self._event = None
-        del self._reactor.calls[self]
+        del reactor.calls[self]
         try:
             self.function(*self.arguments, **self.keywords)
         except Exception:  # as ReactorBase.runUntilCurrent()
@@ -231,6 +235,8 @@ class SimulatedReactor:
         self.on_process: Callable[[list[str], int], object] = lambda arguments, status: None
         """Called when a child process has run."""
         self._pool = _ThreadPool(self)
+        self.held_until = 0.0
+        """When the current turn ends: its events wait meanwhile."""
         self._watches: dict[int, _Watch] = {}
         self.crashed = False
 
@@ -256,6 +262,10 @@ class SimulatedReactor:
 
     def epoll(self) -> Epoll:
         return Epoll(self.network)
+
+    def hold(self, seconds: float) -> None:
+        """Let the current turn take so much longer."""
+        self.held_until = max(self.held_until, self.scheduler.now) + seconds
 
     # IReactorTime
 
@@ -297,7 +307,9 @@ class SimulatedReactor:
         self.scheduler.after(0.05 * self.random.random(), self._unless_crashed, function, arguments, keywords)
 
     def _unless_crashed(self, function: Any, arguments: Any, keywords: Any) -> None:
-        if not self.crashed:
+        if self.held_until > self.scheduler.now:
+            self.scheduler.at(self.held_until, self._unless_crashed, function, arguments, keywords)
+        elif not self.crashed:
             function(*arguments, **keywords)
 
     def suggestThreadPoolSize(self, size: int) -> None:
@@ -375,6 +387,9 @@ class SimulatedReactor:
 
     def _serve(self, watch: _Watch, number: int) -> None:
         """Serve a ready descriptor, as twisted.internet.posixbase does."""
+        if self.held_until > self.scheduler.now:
+            watch.pending = self.scheduler.at(self.held_until, self._serve, watch, number)
+            return
         watch.pending = None
         if self.crashed or self._watches.get(number) is not watch:
             return

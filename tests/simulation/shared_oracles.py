@@ -118,13 +118,18 @@ class SharedBoards(Boards, SharedOracle):
             self.world.scheduler.after(seconds, self.check_shared_waiters, key, sent, seconds)
 
     def is_matched_by_stop(self, gateway: Gateway, question: Question, epoch: int) -> bool:
-        # The claim in the engine is that of the last question.
-        return question.epoch != epoch and gateway.questions[question.code][-1] is not question
+        # The claim in the engine is that of the last question. Nodes use the same numbers.
+        questions = gateway.questions[question.code]
+        is_other = question.epoch != epoch and questions[-1] is not question
+        return is_other or any(
+            other.number == question.number and other is not question and abs(question.at - other.at) < 2 * LATE
+            for other in questions
+        )
 
     def check_shared_waiters(self, key: Key, sent: float, seconds: float) -> None:
         """All who waited on any node have a board soon after it was acknowledged."""
         is_heard = seconds == RENEW_SECONDS or self.engines.heard_since < sent - MARGIN
-        if not is_heard or self.world.step_slack(sent):
+        if not is_heard or self.world.step_slack(sent) or self.world.disk.slack:
             return
         for exchange in self.waiting(key):
             if exchange.sent_at < sent - 0.5 and self.is_well(exchange.sent_at, *self.world.nodes):
@@ -164,7 +169,8 @@ class SharedBoards(Boards, SharedOracle):
             return None
         accepted_at = newest[1].accepted_at
         is_fresh = accepted_at < exchange.sent_at - MARGIN and self.now - accepted_at < FRESH - 1
-        return newest[1] if is_fresh and self.is_well(accepted_at - MARGIN, *self.world.nodes) else None
+        asked_at = newest[1].question.at if newest[1].question is not None else accepted_at  # by a claim in the engine
+        return newest[1] if is_fresh and self.is_well(asked_at - MARGIN, *self.world.nodes) else None
 
     def check_error(self, gateway: Gateway, key: Key, exchange: Exchange) -> None:
         if not self.world.step_slack(exchange.sent_at - 15):
@@ -203,6 +209,8 @@ class OneQuestionForAll(SharedOracle):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.probed_at: dict[Node, float] = {}
+        self.probes: set[Question] = set()
+        """The questions with which nodes find out whether they are ready."""
         self.answered: dict[Key, tuple[float, Question]] = {}
         """When the last board was accepted."""
 
@@ -216,6 +224,8 @@ class OneQuestionForAll(SharedOracle):
     ) -> None:  # fmt: skip
         if answer is None or status != 200 or kind not in ("", "chopped"):
             return
+        if question.ended_at is not None and question.ended_at < answer.sent_at:  # by something in its place
+            return
         key = gateway.module, answer.code
         if key not in self.answered or self.answered[key][1].index < question.index:  # a later one is not replaced
             self.answered[key] = self.now, question
@@ -223,12 +233,14 @@ class OneQuestionForAll(SharedOracle):
     def asked(self, gateway: Gateway, question: Question) -> None:
         node, what = question.node, f"/{gateway.module}/{question.code}: {question.node.host} asks"
         is_probe = self.now - self.probed_at.get(node, -inf) < PROBE_SECONDS
+        if is_probe:
+            self.probes.add(question)
         if is_probe or self.world.step_slack(self.now - 2 * FRESH):
             return
         answered_at, answered = self.answered.get((gateway.module, question.code), (-inf, question))
         for other in gateway.questions[question.code]:
             is_pending = other.ended_at is None and self.now - other.at < DEADLINE - 1 and answered_at < other.at
-            if other is question or not is_pending or not self.is_alive(other):
+            if other is question or other in self.probes or not is_pending or not self.is_alive(other):
                 continue
             if other.epoch == question.epoch or self.is_well(other.at, node, other.node):
                 self.found(f"{what} {self.now - other.at:.3f} s after a pending question of {other.node.host}")

@@ -21,7 +21,7 @@ from tests.simulation import oracles
 from tests.simulation.balancer import Balancer
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Engines, make_engine_faults
-from tests.simulation.faults import Fault, make_faults
+from tests.simulation.faults import Fault, make_faults, make_slow_disk
 from tests.simulation.feed import ADDRESS, LINES, LIVE_LINES, STOPS, FeedWorld, Model
 from tests.simulation.feed_oracles import FEED_ORACLES
 from tests.simulation.gateway import ZONE, Answer, Gateway, Question
@@ -128,7 +128,7 @@ class World:
         self.node = self.nodes[0]
         self.balancer = Balancer(self)
         self.engines = Engines(self, Random(f"{seed}/engines")) if n_nodes > 1 else None
-        self.disk = Disk(Random(f"{seed}/disk"))
+        self.disk = Disk(self, Random(f"{seed}/disk"))
         self.is_tight = seed % 6 == 5 and n_nodes == 1
         """Whether all tables are smaller than what happens in the world."""
         has_gtfs = self.feed is not None and seed % 4 in (1, 3) and not self.is_tight
@@ -145,9 +145,10 @@ class World:
             rules = [shared.get(rule, rule) for rule in rules] + [*SHARED_ORACLES]
         self.oracles: list[oracles.Oracle] = [*self.statistics.values(), *(rule(self) for rule in rules)]
         self.faults = make_faults(Random(f"{seed}/faults"), self)
+        self.faults += make_slow_disk(Random(f"{seed}/slow disk"), hours)
         if self.engines is not None:
             self.faults += make_engine_faults(Random(f"{seed}/engine faults"), hours)
-            self.faults.sort(key=lambda fault: fault.at)
+        self.faults.sort(key=lambda fault: fault.at)
         self.selected = list(range(len(self.faults))) if faults is None else faults
         for node in self.nodes:
             self.write_configuration(node)
@@ -208,6 +209,10 @@ class World:
 
     def run(self) -> Violation | None:
         """Run the world; return the first violation."""
+        with self.disk.mounted():
+            return self._run()
+
+    def _run(self) -> Violation | None:
         observer = _LogObserver(self)
         globalLogPublisher.addObserver(observer)
         scheduler = self.scheduler
@@ -261,6 +266,7 @@ class World:
         for gateway in self.gateways.values():
             gateway.set_mode("")
         self.disk.free()
+        self.disk.set_delay(0.0)
         if self.engines is not None:
             self.engines.heal()
         for node in self.nodes:
