@@ -99,6 +99,9 @@ class Gateway:
         self.was_asked: set[Node] = set()
         """The nodes that have asked it since it began to misbehave."""
         self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
+        """The stops that many ask for."""
+        self.quiet_stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(30)]
+        self.all_stops = frozenset((*self.stops, *self.quiet_stops))
         self._listening: ListeningSocket | None = None
         self._idle: dict[Node, Wire] = {}
         self.open()
@@ -169,7 +172,7 @@ class Gateway:
             wire.abort()
         elif mode == "silent":
             pass
-        elif stop not in self.stops:
+        elif stop not in self.all_stops:
             self._respond(wire, "200 OK", self._acknowledgement())
         else:
             if mode == "early":

@@ -222,7 +222,7 @@ class Boards(Oracle):
 
     def completed(self, exchange: Exchange) -> None:
         gateway = self.world.gateways.get(exchange.module)
-        if gateway is None or (exchange.stop not in gateway.questions and exchange.stop not in gateway.stops):
+        if gateway is None or (exchange.stop not in gateway.questions and exchange.stop not in gateway.all_stops):
             return
         key = exchange.module, exchange.stop
         if exchange.status in (200, 304):
@@ -288,7 +288,7 @@ class Boards(Oracle):
         previous = self.last_stale.get(place)
         if previous is None or previous[1] != answer.serial or previous[0] < since:
             self.last_stale[place] = self.now, answer.serial
-        elif self.now - previous[0] > 13 and key[1] in gateway.stops:
+        elif self.now - previous[0] > 13 and key[1] in gateway.all_stops:
             self.found(f"{exchange}: still stale {self.now - previous[0]:.1f} s after it was to be refreshed")
 
     def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
@@ -329,7 +329,7 @@ class Boards(Oracle):
         ):
             self.found(f"{exchange}: {exchange.status}, though answer {newest[1].serial} is not too old")
         healthy = self.now - gateway.healthy_since
-        if key[1] in gateway.stops and healthy > 20 and self.now - exchange.node.started_at > 1:
+        if key[1] in gateway.all_stops and healthy > 20 and self.now - exchange.node.started_at > 1:
             self.found(f"{exchange}: {exchange.status}, though the gateway is well for {healthy:.0f} s")
         if b"Gateway unreachable" in exchange.response.body:
             since = self.now - gateway.reachable_since

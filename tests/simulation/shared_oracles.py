@@ -132,7 +132,7 @@ class SharedBoards(Boards, SharedOracle):
         if not is_heard or self.world.step_slack(sent) or self.world.disk.slack:
             return
         for exchange in self.waiting(key):
-            if exchange.sent_at < sent - 0.5 and self.is_well(exchange.sent_at, *self.world.nodes):
+            if exchange.sent_at < sent and self.is_well(exchange.sent_at, *self.world.nodes):
                 self.found(f"{exchange}: waits on {exchange.node.host}, though any node has it for {seconds} s")
 
     def check_age(self, gateway: Gateway, key: Key, exchange: Exchange, answer: Answer) -> None:

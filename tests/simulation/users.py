@@ -374,6 +374,27 @@ class Browser(User):
                 self._last_id = fields[b"id"].decode()
 
 
+class Commuter(User):
+    """One of those who ask at the same time for a stop that has not been asked for since long, as in a delayed train."""
+
+    def prepare(self) -> None:
+        self.rushes = Random(f"{self.world.seed}/rushes")
+        self.at = self.world.scheduler.now
+
+    def next(self, delay: float | None = None) -> None:
+        while self.at <= self.world.scheduler.now:
+            self.at += self.rushes.uniform(40, 120)
+            gateway = self.rushes.choice(list(self.world.gateways.values()))
+            self.path = f"/{gateway.module}/{self.rushes.choice(gateway.quiet_stops)}"
+        self.world.scheduler.at(self.at + self.random.random() * self.random.choice((0.3, 3)), self.act)
+
+    def use(self) -> None:
+        self.session = session = Session(self)
+        session.on_end = self.next
+        session.on_response = lambda exchange: session.close()
+        session.request("GET", self.path)
+
+
 class Pipeliner(User):
     """Sends several requests at once."""
 

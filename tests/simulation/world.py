@@ -33,6 +33,7 @@ from tests.simulation.scheduler import Scheduler
 from tests.simulation.shared_oracles import SHARED_ORACLES, OneQuestionForAll, SharedBoards
 from tests.simulation.users import (
     Browser,
+    Commuter,
     Display,
     Exchange,
     HangsUp,
@@ -154,6 +155,7 @@ class World:
             self.write_configuration(node)
         self.network.on_accept = self._accepted
         kinds: list[type[User]] = [HangsUp] * 5 + [SlowReader] * 3 + [Hostile] * 2 + [Pipeliner] * 3 + [Browser] * 4
+        kinds += [Commuter] * 6
         if self.feed is not None:
             kinds += [LiveDisplay] * 14
         self.operators = {node: Operator(self, node, n * N_USERS) for n, node in enumerate(self.nodes)}
