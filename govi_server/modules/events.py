@@ -165,7 +165,9 @@ class Events(MultiService):
             await first_event
         return self.channels.setdefault(key, channel)
 
-    def _check_all(self) -> Deferred[None]:
+    def _check_all(self) -> Deferred[None] | None:
+        if not self.channels:
+            return None
         return Deferred.fromCoroutine(self._runner.run(self._check_in_steps()))
 
     def _check_in_steps(self) -> Generator[None, None, None]:

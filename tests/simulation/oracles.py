@@ -26,6 +26,8 @@ SLACK = 0.5
 FRESH, STALE = 60.0, 300.0
 STEP_SECONDS = 3.0
 """Time that the program has to notice that the clock was set."""
+READ_SECONDS = 5
+"""Time between two looks at the statistics log."""
 ROTATE_BYTES = 50_000
 """Size at which the statistics log is rotated."""
 
@@ -442,7 +444,8 @@ class Statistics(Oracle):
         self.rest = b""
 
     def tick(self) -> None:
-        self.read()
+        if int(self.now) % READ_SECONDS == 0:
+            self.read()
 
     def check_request(self, request: dict[str, Any]) -> None:
         phases = request["phases"]
