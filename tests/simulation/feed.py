@@ -388,7 +388,7 @@ class FeedWorld:
         at = int(self.now)
         if any(row.at >= at - 1 for row in journey.calls.values()):
             return
-        if choice < 0.27:
+        if choice < 0.3:
             journey.calls.clear()  # it is not repeated any more, and nobody says why
             return
         if choice < 0.8:

@@ -123,7 +123,22 @@ class NoCuts(Oracle):
 
 
 class OneQuestion(Oracle):
-    """At most one question for a stop is under way."""
+    """At most one question for a stop is under way.
+
+    In a tight world, a board that ended it as a late answer to an earlier one may be evicted before its own answer.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.accepted_at: dict[tuple[str, str], float] = {}
+        """When a board of a module and stop was last accepted."""
+
+    def acknowledged(
+        self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        if answer is not None and status == 200:
+            self.accepted_at[gateway.module, answer.code] = self.now
 
     def asked(self, gateway: Gateway, question: Question) -> None:
         others = [
@@ -136,6 +151,9 @@ class OneQuestion(Oracle):
         ]
         if self.world.step_slack(question.at - DEADLINE):
             return
+        if self.world.is_tight:
+            accepted_at = self.accepted_at.get((gateway.module, question.code), 0.0)
+            others = [other for other in others if other.at > accepted_at]
         if others:
             seconds = question.at - others[-1].at
             self.found(f"/{gateway.module}/{question.code}: asked again {seconds:.3f} s after a pending question")
