@@ -38,9 +38,9 @@ QUANTILE = 0.8
 """The fraction of observed time that lies in gaps up to the interval. Passtimes that are updated more often have more
 gaps, and some return after a long absence."""
 
-MIN_OVERDUE_GAPS = 10
-"""Gaps of overdue passtimes from which an operator is found to repeat more slowly. Fewer are of a journey that was
-absent."""
+MIN_LONG_GAPS = 10
+"""Long gaps, of more than half the limit, among twice as many, from which an operator is found to repeat more slowly.
+Fewer are of journeys that were absent, of an outage, or of old messages that are sent again."""
 
 MIN_CENSUS = 50
 """Passtimes of an operator from which it is concluded that it sends most of them only once."""
@@ -92,7 +92,7 @@ class Repetition:
             self._last_heard = last_heard
             self._is_restored = True
         if interval is not None and self.interval is None:
-            self._gaps.extend([(interval, 1.0)] * MIN_OVERDUE_GAPS)
+            self._gaps.extend([(interval, 1.0)] * MIN_LONG_GAPS)
             self._set_interval(interval)
 
     def data_received(self, now: float) -> bool:
@@ -131,9 +131,10 @@ class Repetition:
     def _quantile(self) -> float:
         """Return the interval: the time-weighted quantile of the gaps. Those of overdue passtimes weigh less."""
         gaps = sorted(self._gaps)
-        limit = self._limit if self.interval is not None else gaps[-1][0]
-        usual = [item for item in gaps if item[0] <= limit]
-        if usual and len(gaps) - len(usual) < MIN_OVERDUE_GAPS:
+        limit = self._limit if self.interval is not None else 2 * gaps[-1][0]
+        usual = [item for item in gaps if item[0] <= limit / 2]
+        latest = list(self._gaps)[-2 * MIN_LONG_GAPS :]
+        if usual and sum(gap > limit / 2 for gap, _ in latest) < MIN_LONG_GAPS:
             gaps = usual
         rest = QUANTILE * sum(min(gap, limit) * n_rows for gap, n_rows in gaps)
         for gap, n_rows in gaps:

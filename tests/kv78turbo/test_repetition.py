@@ -108,6 +108,10 @@ class IntervalTests(SynchronousTestCase):
                 self.assertEqual(repetition.age(NOW - pause - 10, NOW + 5), 15)
                 self.assertEqual(repetition.interval, interval)
 
+    def test_few_long_gaps_are_no_interval(self) -> None:
+        """Long gaps, such as those of old messages that are sent again, count only if they are most of the latest."""
+        self.assertEqual(self.learn(*([30.0] * 12 + [90.0, 330.0, 700.0, 700.0]) * 16), 30)
+
     def test_messages_sent_twice(self) -> None:
         """The two copies of a message are not a repetition."""
         self.assertIsNone(self.learn(*[0.0, 0.1] * 20))

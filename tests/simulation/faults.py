@@ -148,6 +148,7 @@ class Fault:
     def _begin_rename(self, world: World) -> None:
         path = world.node.statistics
         if path.exists():
+            world.statistics[world.node].read()  # it may have been rotated just before
             path.rename(f"{path}-{int(world.scheduler.now)}")
 
     # The feed.

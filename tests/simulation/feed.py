@@ -7,6 +7,7 @@ received: the newest row of each passtime, and nothing else.
 from __future__ import annotations
 
 import gzip
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -153,6 +154,10 @@ class Model:
 
     rows: dict[tuple[str, date, str, int, int], Row] = field(default_factory=dict)
     heard: dict[tuple[str, date, str, int, int], float] = field(default_factory=dict)
+    repeats: Counter[str] = field(default_factory=Counter)
+    """The number of repetitions of each line that were received, each with all of its rows."""
+    heard_in: dict[tuple[str, date, str, int, int], int] = field(default_factory=dict)
+    """The number of the repetition of its line in which each row was received."""
     changed: dict[str, float] = field(default_factory=dict)
     """When the departures of a stop have changed."""
     by_time: dict[tuple[str, float], dict[tuple[str, date, str, int, int], None]] = field(default_factory=dict)
@@ -169,6 +174,7 @@ class Model:
     _parts: dict[str, set[bool]] = field(default_factory=dict)
     """Which parts of KV7 were received of each line: journeys (False), days (True)."""
     _days: dict[str, tuple[date, ...]] = field(default_factory=dict)
+    _repeated_at: dict[str, float] = field(default_factory=dict)
     _known: set[object] = field(default_factory=set)
     last: float = -1e9
     first: float | None = None
@@ -177,8 +183,12 @@ class Model:
     killed_at: float = -1e9
     """When a process was last killed, and lost what it had received since its last snapshot."""
 
-    def receive(self, content: list[Any], now: float) -> None:
+    def receive(self, content: list[Any], now: float, sent_at: float) -> None:
         self.last = now
+        journeys = {(item.line, item.day, item.journey): None for item in content if isinstance(item, Row)}
+        if len(journeys) > 1 and sent_at > self._repeated_at.get(content[0].line, 0.0):
+            self._repeated_at[content[0].line] = sent_at
+            self.repeats[content[0].line] += 1
         self.first = now if self.first is None else self.first
         for item in content:
             if isinstance(item, Row):
@@ -187,6 +197,7 @@ class Model:
                 if stored is not None and item.at < stored.at:
                     continue
                 self.heard[item.key] = now
+                self.heard_in[item.key] = self.repeats[item.line]
                 if stored != item:
                     if stored is not None:
                         self.changed[stored.code] = now
@@ -274,6 +285,7 @@ class Model:
             if moments(row.day, max(row.expected, row.target))[1] < now - 1800:
                 del self.rows[key]
                 self.heard.pop(key, None)
+                self.heard_in.pop(key, None)
                 for moment in moments(row.day, row.target):
                     self.by_time[row.line[-2:], moment].pop(key, None)
 
@@ -523,4 +535,4 @@ class FeedWorld:
         if len(frames) > 1:
             sent = self.sent.get(frames[1])
             if sent is not None and sent[1]:
-                self.world.model.receive(sent[1], self.now)
+                self.world.model.receive(sent[1], self.now, sent[2])

@@ -18,6 +18,8 @@ SETTLED = 1.5
 FRESH, STALE = 60.0, 300.0
 SLOWEST = 240.0
 """Seconds after which an operator is stale, however long its interval seemed while messages were lost."""
+MISSED = 16
+"""Repetitions of its line without a row, after which it is no longer reliable."""
 REPEATED = 36.0
 """Seconds in which a row is repeated while the feed is well."""
 MARGIN = 60.0
@@ -51,6 +53,8 @@ class FeedOracle(Oracle):
             new = [row for row in rows if row.code == code and row.key not in keys]
             row = next((row for row in new if self.agrees(shown, row, is_named, settled)), None)
             planned = self.planned_keys(code, shown, keys)
+            if row is None and any(model.heard[row.key] < model.killed_at for row in rows):
+                continue  # it may have been lost, and an older one is shown, also at another stop
             if row is None and (not new or (planned and not shown.is_live)):
                 self.check_planned(what, code, shown, rows, planned, is_named, settled)
                 keys.update(planned[:1])
@@ -110,7 +114,7 @@ class FeedOracle(Oracle):
 
     def states(self, row: Row, settled: float) -> set[str]:
         """Return the states that a row may have now, or had so many seconds ago."""
-        model, world = self.world.model, self.world
+        model = self.world.model
         if row.status in ("CANCEL", "PASSED"):
             return {"cancelled"} if row.status == "CANCEL" else {"passed"}
         late = floor(row.expected / 60) - floor(row.target / 60)
@@ -119,7 +123,7 @@ class FeedOracle(Oracle):
         age, silence = self.now - model.heard[row.key], self.now - model.operators[row.owner]
         if age > REPEATED or silence > FRESH or age < settled:
             states |= {"unknown", "last_known"}
-        if age > STALE + 15 and world.feed_is_healthy(age):  # outages are no part of the age of a row
+        if model.repeats[row.line] - model.heard_in[row.key] > MISSED:
             states -= {"on_time", "late", "early"}
         return states
 
