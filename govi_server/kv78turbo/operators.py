@@ -3,12 +3,16 @@
 import math
 from collections.abc import Iterator
 
+from govi_server.departures.times import MINUTE
 from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.kv8_columns import MAX_CODE_BYTES
 from govi_server.kv78turbo.passtime_index import RETENTION_SECONDS, StoredPasstime
 from govi_server.kv78turbo.repetition import Census, Repetition
 from govi_server.kv78turbo.stamps import latest_timestamp
+
+SILENT_FEED_SECONDS = 1.0 * MINUTE
+"""Time without data of any operator, if there are several, after which nothing could be repeated meanwhile."""
 
 MAX_OPERATORS = 1000
 """Operators whose latest update is stored; the feed has about thirty."""
@@ -26,12 +30,17 @@ class Operators:
         """The latest LastUpdateTimeStamp of each operator."""
         self.repetitions: dict[str, Repetition] = {}
         """How often each operator repeats its passtimes; of the operators in last_heard."""
+        self._latest = math.inf
         self.reliability_version = 0
         """Changes when the passtimes of an operator may begin or cease to be overdue for another reason than time and
         their own repetition: rarely, since it invalidates everything cached."""
 
     def data_received(self, operator: str, now: float, reject: Reject) -> None:
         """Record that an operator sent data; reject it if there is no room for the operator."""
+        latest, self._latest = self._latest, now
+        if now - latest > SILENT_FEED_SECONDS and len(self.repetitions) > 1:
+            for repetition in self.repetitions.values():
+                repetition.add_outage(latest, now)
         if len(operator) > MAX_CODE_BYTES:
             reject("key")
         elif self.last_heard.put(operator, now, now):

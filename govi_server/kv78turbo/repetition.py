@@ -115,7 +115,14 @@ class Repetition:
         """From when an outage counts, if no data arrives: while data was not received, nothing could be repeated."""
         if self._last_heard is None:
             return math.inf
-        return self._last_heard if self._is_restored else self._last_heard + self._limit / 2
+        start = self._last_heard if self._is_restored else self._last_heard + self._limit / 2
+        return max(start, self._outages[-1][1]) if self._outages else start
+
+    def add_outage(self, start: float, end: float) -> None:
+        """Record that no operator has sent data between two moments, which is an outage however short it is."""
+        start = min(start, self._outage_start)
+        if start < end and (not self._outages or start >= self._outages[-1][1]):
+            self._outages.append((start, end))
 
     def add_gap(self, last_heard: float, now: float, n_rows: float = 1) -> None:
         """Add the gap of a passtime that was repeated. n_rows: number of rows that it represents."""
@@ -154,7 +161,7 @@ class Repetition:
         """Return the seconds since a passtime was sent, without those in which the operator sent nothing at all.
 
         Such an outage begins after half the time after which a passtime is overdue: in the rest, the operator can
-        repeat everything. A restart is an outage as a whole.
+        repeat everything. A restart, and a silence of the whole feed, are outages as a whole.
         """
         silent = sum(end - max(start, last_heard) for start, end in self._outages if end > last_heard)
         silent += max(now - max(self._outage_start, last_heard), 0.0)

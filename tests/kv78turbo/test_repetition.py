@@ -15,6 +15,7 @@ from govi_server.documents.siri import SiriDocuments
 from govi_server.kv78turbo.display import stop_display
 from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import reliability, seconds_fresh
+from govi_server.kv78turbo.operators import Operators
 from govi_server.kv78turbo.repetition import MIN_CENSUS, Repetition
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.kv55_feed import Kv55Feed
@@ -107,6 +108,16 @@ class IntervalTests(SynchronousTestCase):
                     repetition.add_gap(NOW - pause - 10, NOW, 100)
                 self.assertEqual(repetition.age(NOW - pause - 10, NOW + 5), 15)
                 self.assertEqual(repetition.interval, interval)
+
+    def test_a_silent_feed_is_no_gap(self) -> None:
+        """Passtimes are no older by a minute without data of any operator, unless there is only one."""
+        for others, age in ((("B",), 11), ((), 81)):
+            operators = Operators()
+            for operator in ("A", *others):
+                operators.data_received(operator, NOW, self.fail)
+            operators.data_received(*others or ("A",), NOW + 1, self.fail)
+            operators.data_received("A", NOW + 71, self.fail)
+            self.assertEqual(operators.repetitions["A"].age(NOW, NOW + 81), age)
 
     def test_few_long_gaps_are_no_interval(self) -> None:
         """Long gaps, such as those of old messages that are sent again, count only if they are most of the latest."""

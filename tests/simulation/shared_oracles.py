@@ -169,8 +169,9 @@ class SharedBoards(Boards, SharedOracle):
             return None
         accepted_at = newest[1].accepted_at
         is_fresh = accepted_at < exchange.sent_at - MARGIN and self.now - accepted_at < FRESH - 1
-        asked_at = newest[1].question.at if newest[1].question is not None else accepted_at  # by a claim in the engine
-        return newest[1] if is_fresh and self.is_well(asked_at - MARGIN, *self.world.nodes) else None
+        question = newest[1].question
+        since = accepted_at if question is None else question.at  # when it was claimed in the engine
+        return newest[1] if is_fresh and self.is_well(since - MARGIN, *self.world.nodes) else None
 
     def check_error(self, gateway: Gateway, key: Key, exchange: Exchange) -> None:
         if not self.world.step_slack(exchange.sent_at - 15):

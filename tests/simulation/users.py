@@ -375,7 +375,7 @@ class Browser(User):
 
 
 class Commuter(User):
-    """One of those who ask at the same time for a stop that has not been asked for since long, as in a delayed train."""
+    """One of those who ask at the same time for a stop that hardly anybody asks for, as in a delayed train."""
 
     def prepare(self) -> None:
         self.rushes = Random(f"{self.world.seed}/rushes")
