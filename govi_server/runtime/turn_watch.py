@@ -22,7 +22,7 @@ from govi_server.runtime.cooperative import work_names
 SLOW_TURN_SECONDS = 0.1
 """Processor time of a turn from which it is logged."""
 
-SAMPLE_INTERVAL = 0.03
+SAMPLE_INTERVAL = 0.045
 """Seconds between looks at the stack: each slow turn is seen at least twice."""
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
