@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -35,6 +36,10 @@ CONTENT_TYPE = "text/event-stream"
 
 CHECK_INTERVAL = 0.5
 """Seconds between checks for changes of a board."""
+
+CHANNELS_AT_ONCE = 20
+"""Channels that are checked together. More are checked in groups over the interval: with hundreds, the boards that have
+changed meanwhile would be rendered in a row, and other requests would wait."""
 
 BEAT_INTERVAL = 10.0
 """Seconds without an event before a beat: proxies close connections that are silent for 15 s."""
@@ -114,7 +119,9 @@ class Events(MultiService):
         self._clock = clock
         self._runner = source.runner
         self.channels: dict[object, Channel] = {}
-        RepeatedCall("Checking event streams", clock, CHECK_INTERVAL, self._check_all).setServiceParent(self)
+        RepeatedCall(
+            "Checking event streams", clock, CHECK_INTERVAL, lambda: Deferred.fromCoroutine(self._check_all())
+        ).setServiceParent(self)
 
     def web_handler(self, request_handler: ResponseSender, env: Environ) -> "EventsHandler":
         """Return the handler of one request."""
@@ -165,13 +172,16 @@ class Events(MultiService):
             await first_event
         return self.channels.setdefault(key, channel)
 
-    def _check_all(self) -> Deferred[None] | None:
-        if not self.channels:
-            return None
-        return Deferred.fromCoroutine(self._runner.run(self._check_in_steps()))
+    async def _check_all(self) -> None:
+        channels = list(self.channels.values())
+        groups = [channels[start : start + CHANNELS_AT_ONCE] for start in range(0, len(channels), CHANNELS_AT_ONCE)]
+        for number, group in enumerate(groups):
+            if number:
+                await deferLater(self._clock, CHECK_INTERVAL / (len(groups) + 1))
+            await self._runner.run(self._check_in_steps(group))
 
-    def _check_in_steps(self) -> Generator[None, None, None]:
-        for channel in list(self.channels.values()):
+    def _check_in_steps(self, channels: Sequence[Channel]) -> Generator[None, None, None]:
+        for channel in channels:
             if channel.listeners or channel.waiters:
                 self._check(channel)
             elif self.channels.get(channel.key) is channel:  # it was not removed since the first step
