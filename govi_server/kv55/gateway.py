@@ -143,10 +143,9 @@ class _SentRequests:
 
     by_code: dict[str, list[PendingRequest]] = field(default_factory=dict)
     in_order: deque[PendingRequest] = field(default_factory=deque)
-    echoed: str | None = None
-    """The number of the latest callback that had that of its request."""
-    are_echoed: bool = False
-    """Whether two different numbers were echoed: then the gateway does not always send the same one."""
+    echoed: set[str] = field(default_factory=set)
+    """Up to two numbers with which callbacks matched their requests. One may be that of a gateway that always sends the
+    same."""
 
     def add(self, request: PendingRequest) -> None:
         self.by_code.setdefault(request.code, []).append(request)
@@ -167,20 +166,21 @@ class _SentRequests:
         """Return the request, sent after a moment, to which a callback responds; None if it has none.
 
         Callbacks match by code, and by sequence number if the gateway echoes it; some always send the same one
-        (docs/protocols.md, section 1.2). Otherwise return the latest one that is pending, or unanswered, or any.
+        (docs/protocols.md, section 1.2). Otherwise return the latest one that is pending, or unanswered, or any. It
+        may be answered already.
         """
         requests = [request for request in self.by_code.get(code, ()) if request.sent_at >= after]
         unanswered = [request for request in requests if not request.answered]
-        # If the gateway echoes numbers, that of an answered request is of a repeated response to it.
-        numbered = requests if self.are_echoed else unanswered
+        # With a gateway that echoes numbers, the number of an answered request marks a repeated response.
+        numbered = requests if len(self.echoed) > 1 else unanswered
         by_number = [request for request in numbered if request.number == number]
         pending = [request for request in unanswered if request.board is not None]
         return next((group[-1] for group in (by_number, pending, unanswered, requests) if group), None)
 
-    def echo(self, number: str) -> None:
-        """Record that a callback had the number of its request."""
-        self.are_echoed = self.are_echoed or self.echoed not in (None, number)
-        self.echoed = number
+    def record_echo(self, request: PendingRequest, number: str | None) -> None:
+        """Record the number of a callback that was matched with a request, if it is the request's."""
+        if number == request.number and len(self.echoed) < 2:
+            self.echoed.add(number)
 
     def is_superseded(self, request: PendingRequest) -> bool:
         """Return whether a later request for the same stop was answered, here or on another node."""
@@ -350,8 +350,7 @@ class Gateway(Service):
         delivery.is_matched = True
         is_late = request.board is None
         request.answered = not is_others
-        if number == request.number:
-            self._requests.echo(number)
+        self._requests.record_echo(request, number)
         if not is_late:
             self._on_recovery()
             self._publish(request, "answered")

@@ -8,11 +8,15 @@ from govi_server.kv78turbo.bounded_table import BoundedTable
 from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.kv8_columns import MAX_CODE_BYTES
 from govi_server.kv78turbo.passtime_index import RETENTION_SECONDS, StoredPasstime
-from govi_server.kv78turbo.repetition import Census, Repetition
+from govi_server.kv78turbo.repetition import FRESH_INTERVALS, Census, Repetition
 from govi_server.kv78turbo.stamps import latest_timestamp
 
 SILENT_FEED_SECONDS = 1.0 * MINUTE
-"""Time without data of any operator, if there are several, after which nothing could be repeated meanwhile."""
+"""Silence of all operators that is an outage of the feed, if several were active, and if it is longer than two
+intervals of one of them."""
+
+ACTIVE_SECONDS = 5.0 * MINUTE
+"""Time since its latest data in which an operator is active."""
 
 MAX_OPERATORS = 1000
 """Operators whose latest update is stored; the feed has about thirty."""
@@ -31,6 +35,7 @@ class Operators:
         self.repetitions: dict[str, Repetition] = {}
         """How often each operator repeats its passtimes; of the operators in last_heard."""
         self._latest = math.inf
+        """When any operator last sent data; infinite before."""
         self.reliability_version = 0
         """Changes when the passtimes of an operator may begin or cease to be overdue for another reason than time and
         their own repetition: rarely, since it invalidates everything cached."""
@@ -38,15 +43,23 @@ class Operators:
     def data_received(self, operator: str, now: float, reject: Reject) -> None:
         """Record that an operator sent data; reject it if there is no room for the operator."""
         latest, self._latest = self._latest, now
-        if now - latest > SILENT_FEED_SECONDS and len(self.repetitions) > 1:
+        if self._is_outage(latest, now):
             for repetition in self.repetitions.values():
-                repetition.add_outage(latest, now)
+                self.reliability_version += repetition.add_outage(latest, now)
         if len(operator) > MAX_CODE_BYTES:
             reject("key")
         elif self.last_heard.put(operator, now, now):
             self.reliability_version += self.repetitions.setdefault(operator, Repetition()).data_received(now)
         else:
             reject("too many owners")
+
+    def _is_outage(self, start: float, end: float) -> bool:
+        """Return whether the feed failed between two moments at which operators sent data."""
+        if end - start <= SILENT_FEED_SECONDS:
+            return False
+        active = [operator for operator, time in self.last_heard.items() if start - time < ACTIVE_SECONDS]
+        intervals = [self.repetitions[operator].interval or 0.0 for operator in active]
+        return len(active) > 1 and end - start > FRESH_INTERVALS * min(intervals)
 
     def updated(self, operator: str, timestamp: str, now: float) -> None:
         """Record the LastUpdateTimeStamp of an operator's row."""

@@ -38,9 +38,15 @@ QUANTILE = 0.8
 """The fraction of observed time that lies in gaps up to the interval. Passtimes that are updated more often have more
 gaps, and some return after a long absence."""
 
-MIN_LONG_GAPS = 10
-"""Long gaps, of more than half the limit, among twice as many, from which an operator is found to repeat more slowly.
-Fewer are of journeys that were absent, of an outage, or of old messages that are sent again."""
+MIN_LONG_GAPS = 3
+"""Gaps of more than half the limit from which an operator is found to repeat more slowly, if they have at least half
+of the rows of the latest gaps. Others come from absent journeys, outages, or old messages that are sent again."""
+
+LATEST_GAPS = 20
+"""The number of these latest gaps."""
+
+RESTORED_GAPS = 10
+"""Gaps for which an interval counts that was learned before a restart."""
 
 MIN_CENSUS = 50
 """Passtimes of an operator from which it is concluded that it sends most of them only once."""
@@ -52,8 +58,8 @@ class Repetition:
     """The repetitions of one operator. Times are epoch seconds."""
 
     __slots__ = (
-        "_gaps", "_is_restored", "_last_heard", "_limit", "_n_new", "_outages", "_was_unreliable", "interval",
-        "is_complete",
+        "_first_heard", "_gaps", "_is_restored", "_last_heard", "_limit", "_n_new", "_outages", "_was_unreliable",
+        "interval", "is_complete",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -65,6 +71,7 @@ class Repetition:
         self._was_unreliable = False
         self._n_new = 0
         self._gaps: deque[tuple[float, float]] = deque(maxlen=MAX_GAPS)  # seconds, and their number of rows
+        self._first_heard: float | None = None  # since a restart
         self._last_heard: float | None = None
         self._is_restored = False  # whether no data has arrived since a restart
         self._outages: deque[tuple[float, float]] = deque(maxlen=_MAX_OUTAGES)  # start and end
@@ -87,12 +94,14 @@ class Repetition:
         return invalidates
 
     def restore(self, last_heard: float, interval: float | None) -> None:
-        """Continue after a restart, unless data has arrived since. The pause is an outage."""
+        """Continue after a restart; data may have arrived since. The pause is an outage."""
         if self._last_heard is None:
             self._last_heard = last_heard
             self._is_restored = True
+        elif self._first_heard is not None and last_heard < self._first_heard:
+            self._outages.appendleft((last_heard, self._first_heard))
         if interval is not None and self.interval is None:
-            self._gaps.extend([(interval, 1.0)] * MIN_LONG_GAPS)
+            self._gaps.extend([(interval, 1.0)] * RESTORED_GAPS)
             self._set_interval(interval)
 
     def data_received(self, now: float) -> bool:
@@ -102,27 +111,35 @@ class Repetition:
         """
         last, start = self._last_heard, self._outage_start
         self._last_heard = now
+        if self._first_heard is None:
+            self._first_heard = now
         self._is_restored = False
         if now > start:
             self._outages.append((start, now))
-        elif last is not None and now < last:
+        elif (last is not None and now < last) or (self._outages and now < self._outages[-1][1]):
             self._outages.clear()
             return True
         return False
 
     @property
     def _outage_start(self) -> float:
-        """From when an outage counts, if no data arrives: while data was not received, nothing could be repeated."""
+        """When an outage begins if no more data arrives; not before the end of the previous one."""
         if self._last_heard is None:
             return math.inf
         start = self._last_heard if self._is_restored else self._last_heard + self._limit / 2
         return max(start, self._outages[-1][1]) if self._outages else start
 
-    def add_outage(self, start: float, end: float) -> None:
-        """Record that no operator has sent data between two moments, which is an outage however short it is."""
+    def add_outage(self, start: float, end: float) -> bool:
+        """Record that no operator has sent data between two moments, which is an outage however short it is.
+
+        Return whether passtimes that were overdue may be current again.
+        """
         start = min(start, self._outage_start)
-        if start < end and (not self._outages or start >= self._outages[-1][1]):
-            self._outages.append((start, end))
+        if start >= end or (self._outages and start < self._outages[-1][1]):
+            return False
+        self._outages.append((start, end))
+        was_unreliable, self._was_unreliable = self._was_unreliable, False
+        return was_unreliable
 
     def add_gap(self, last_heard: float, now: float, n_rows: float = 1) -> None:
         """Add the gap of a passtime that was repeated. n_rows: number of rows that it represents."""
@@ -136,12 +153,17 @@ class Repetition:
             self._set_interval(self._quantile())
 
     def _quantile(self) -> float:
-        """Return the interval: the time-weighted quantile of the gaps. Those of overdue passtimes weigh less."""
+        """Return the interval: the time-weighted quantile of the gaps, without long ones while these are few.
+
+        Gaps of overdue passtimes weigh less.
+        """
         gaps = sorted(self._gaps)
         limit = self._limit if self.interval is not None else 2 * gaps[-1][0]
-        usual = [item for item in gaps if item[0] <= limit / 2]
-        latest = list(self._gaps)[-2 * MIN_LONG_GAPS :]
-        if usual and sum(gap > limit / 2 for gap, _ in latest) < MIN_LONG_GAPS:
+        least = max(limit / 2, MIN_OVERDUE_SECONDS)
+        usual = [item for item in gaps if item[0] <= least]
+        latest = list(self._gaps)[-LATEST_GAPS:]
+        long = [n_rows for gap, n_rows in latest if gap > least]
+        if usual and (len(long) < MIN_LONG_GAPS or 2 * sum(long) < sum(n_rows for _, n_rows in latest)):
             gaps = usual
         rest = QUANTILE * sum(min(gap, limit) * n_rows for gap, n_rows in gaps)
         for gap, n_rows in gaps:

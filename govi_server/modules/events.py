@@ -38,8 +38,8 @@ CHECK_INTERVAL = 0.5
 """Seconds between checks for changes of a board."""
 
 CHANNELS_AT_ONCE = 20
-"""Channels that are checked together. More are checked in groups over the interval: with hundreds, the boards that have
-changed meanwhile would be rendered in a row, and other requests would wait."""
+"""Channels that are checked together. More are checked in groups over the interval: otherwise the boards of hundreds
+that have changed meanwhile are rendered in a row, and other requests wait."""
 
 BEAT_INTERVAL = 10.0
 """Seconds without an event before a beat: proxies close connections that are silent for 15 s."""

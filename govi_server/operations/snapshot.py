@@ -53,13 +53,14 @@ def records_of(caches: Mapping[str, BoardCache], feed: Feed | None) -> Iterator[
 
 
 def _records_of_feed(feed: Feed) -> Iterator[Record]:
-    for update in feed.timetable.updates():
-        yield PlanningRecord(update)
+    # Operators first, before much data has arrived: the time before it was no pause between two repetitions.
     passtimes = feed.passtimes
     intervals = {
         operator: item.interval for operator, item in passtimes.repetitions.items() if item.interval is not None
     }
     yield OperatorsRecord(dict(passtimes.last_heard), dict(passtimes.last_update), intervals=intervals)
+    for update in feed.timetable.updates():
+        yield PlanningRecord(update)
     for part in _parts(passtimes.tombstones.items()):
         yield OperatorsRecord({}, {}, dict(part))
     for messages in _parts(passtimes.message_tombstones.items()):

@@ -233,7 +233,7 @@ class ResponseTests(GatewayTestCase):
         self.assertEqual(self.late, [])
         self.assertCounts()
 
-    def test_repeated_response_to_a_gateway_that_echoes_numbers(self) -> None:
+    def test_repeated_response_of_a_gateway_that_echoes_numbers(self) -> None:
         """A repeated response is not taken for that of another request, pending or refused."""
         for number in ("1", "2"):
             board = self.request()

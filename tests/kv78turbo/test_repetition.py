@@ -96,31 +96,35 @@ class IntervalTests(SynchronousTestCase):
         for first, second in ((5.0, 120.0), (120.0, 5.0), (30.0, 600.0)):
             self.assertEqual(self.learn(*[first] * 300, *[second] * 300), second)
 
+    def test_rows_weigh(self) -> None:
+        """Many messages with updates of a few passtimes do not hide the repetitions of all."""
+        for often, n, interval, rows in ((5, 4, 40, 30), (10, 11, 60, 30), (15, 11, 90, 20), (5, 4, 31, 20)):
+            repetition, now = Repetition(), NOW
+            for _ in range(60):
+                for gap, n_rows in (*[(often, 1)] * n, *[(interval, rows)] * (20 - n if n > 10 else 1)):
+                    now += 5
+                    repetition.data_received(now)
+                    repetition.add_gap(now - gap, now, n_rows)
+            self.assertEqual(repetition.interval, interval)
+
     def test_a_restart_is_no_gap(self) -> None:
         """However short it was: passtimes could not be repeated meanwhile, and are no older by it."""
         for interval in (None, 30.0):
             for pause in (40.0, 70.0, 1000.0):
-                repetition = Repetition()
-                repetition.restore(NOW - pause, interval)
-                self.assertEqual(repetition.age(NOW - pause - 10, NOW), 10)
-                for _ in range(3):
-                    repetition.data_received(NOW)
-                    repetition.add_gap(NOW - pause - 10, NOW, 100)
-                self.assertEqual(repetition.age(NOW - pause - 10, NOW + 5), 15)
-                self.assertEqual(repetition.interval, interval)
-
-    def test_a_silent_feed_is_no_gap(self) -> None:
-        """Passtimes are no older by a minute without data of any operator, unless there is only one."""
-        for others, age in ((("B",), 11), ((), 81)):
-            operators = Operators()
-            for operator in ("A", *others):
-                operators.data_received(operator, NOW, self.fail)
-            operators.data_received(*others or ("A",), NOW + 1, self.fail)
-            operators.data_received("A", NOW + 71, self.fail)
-            self.assertEqual(operators.repetitions["A"].age(NOW, NOW + 81), age)
+                for is_late in (False, True):  # the operators are restored after their first data
+                    repetition = Repetition()
+                    if is_late:
+                        repetition.data_received(NOW)
+                    repetition.restore(NOW - pause, interval)
+                    self.assertEqual(repetition.age(NOW - pause - 10, NOW), 10)
+                    for _ in range(3):
+                        repetition.data_received(NOW)
+                        repetition.add_gap(NOW - pause - 10, NOW, 100)
+                    self.assertEqual(repetition.age(NOW - pause - 10, NOW + 5), 15)
+                    self.assertEqual(repetition.interval, interval)
 
     def test_few_long_gaps_are_no_interval(self) -> None:
-        """Long gaps, such as those of old messages that are sent again, count only if they are most of the latest."""
+        """Long gaps count only if most of the latest rows have them, unlike those of old messages."""
         self.assertEqual(self.learn(*([30.0] * 12 + [90.0, 330.0, 700.0, 700.0]) * 16), 30)
 
     def test_messages_sent_twice(self) -> None:
@@ -134,6 +138,58 @@ class IntervalTests(SynchronousTestCase):
         learned = self.learn(*(interval * factor for factor in jitter))
         assert learned is not None
         self.assertTrue(0.85 * interval <= learned <= 1.15 * interval)
+
+
+class SilentFeedTests(SynchronousTestCase):
+    """A silence of all operators."""
+
+    def operators(self, *names: str, interval: float) -> Operators:
+        """Return operators that have sent data at intervals until NOW."""
+        operators, begin = Operators(), NOW - 10 * interval
+        operators.restore(dict.fromkeys(names, begin), {}, dict.fromkeys(names, interval), begin)
+        for n in range(-10, 1):
+            for name in names:
+                time = NOW + n * interval
+                operators.data_received(name, time, self.fail)
+                operators.add_gap(name, time - interval, time, 1)
+        return operators
+
+    def age(self, operators: Operators, silence: float) -> float:
+        """Return the age of a passtime of A when A sends data again after a silence."""
+        operators.data_received("A", NOW + silence, self.fail)
+        return operators.repetitions["A"].age(NOW, NOW + silence)
+
+    def test_silence_of_several_operators(self) -> None:
+        """Passtimes are no older by a minute without data, which is no gap either."""
+        operators = self.operators("A", "B", interval=30)
+        self.assertEqual(self.age(operators, 59), 59)
+        operators = self.operators("A", "B", interval=30)
+        self.assertEqual(self.age(operators, 71), 0)
+        operators.add_gap("A", NOW, NOW + 71, 1000)
+        self.assertEqual(operators.repetitions["A"].interval, 30)
+
+    def test_pauses_are_no_silence(self) -> None:
+        """A pause of the only operator that is active, or of those that repeat slowly, is none of the feed."""
+        self.assertEqual(self.age(self.operators("A", interval=30), 71), 71)
+        self.assertEqual(self.age(self.operators("A", "B", interval=90), 100), 100)
+        operators = self.operators("A", interval=30)
+        operators.restore({"B": NOW - 1000}, {}, {}, NOW)
+        self.assertEqual(self.age(operators, 71), 71)
+
+    def test_overdue_passtimes_become_current(self) -> None:
+        """What was displayed as overdue is rendered again."""
+        operators = self.operators("A", "B", interval=4)
+        self.assertEqual(operators.repetitions["A"].reliability(NOW - 50, NOW + 65, 300)[0], "unknown")
+        version = operators.reliability_version
+        self.assertEqual(self.age(operators, 71), 0)
+        self.assertNotEqual(operators.reliability_version, version)
+
+    def test_clock_set_back(self) -> None:
+        """A silence that ends in the future is forgotten: nothing would age until then."""
+        operators = self.operators("A", "B", interval=30)
+        operators.data_received("B", NOW + 1000, self.fail)
+        operators.data_received("A", NOW + 500, self.fail)
+        self.assertEqual(operators.repetitions["A"].age(NOW + 500, NOW + 520), 20)
 
 
 class OverdueTests(RepetitionTestCase):

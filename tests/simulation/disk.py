@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SLOWEST = 0.1
 """The most seconds that a write takes."""
+RECOVERY_SECONDS = 3.0
+"""Time after which nothing is late any more since the disk was slow."""
 SYNC_FACTOR = 5
 """How many times longer than a write it takes until a snapshot is on the disk."""
 
@@ -57,8 +59,8 @@ class Disk:
 
     @property
     def slack(self) -> float:
-        """The seconds that anything may be late because the disk is slow, or was until a moment ago."""
-        return 2 * SYNC_FACTOR * SLOWEST if self.world.scheduler.now < self.slow_until + 3 else 0.0
+        """Seconds that a response may be late because the disk is slow, or was until a few seconds ago."""
+        return 2 * SYNC_FACTOR * SLOWEST if self.world.scheduler.now < self.slow_until + RECOVERY_SECONDS else 0.0
 
     def set_delay(self, delay: float) -> None:
         """Be slow, or with 0 no longer."""

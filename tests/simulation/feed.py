@@ -260,6 +260,10 @@ class Model:
         """Return whether the process has the names of KV7."""
         return all(now - self.timetables.get(("kv7", line), now) > 5 for line in LIVE_LINES)
 
+    def may_be_lost(self, key: tuple[str, date, str, int, int]) -> bool:
+        """Return whether the process may have lost a row when it was killed."""
+        return self.heard[key] < self.killed_at
+
     def torn(self, paths: list[Path]) -> None:
         """Files of the process were damaged."""
         if any(path.name == "planning" for path in paths):

@@ -9,7 +9,17 @@ from typing import Any
 
 from tests.simulation import documents
 from tests.simulation.documents import HORIZONS, Document, Shown
-from tests.simulation.feed import DESTINATIONS, GTFS_DESTINATIONS, GTFS_LINE, LINES, NAMES, ROUTES, Row, moments
+from tests.simulation.feed import (
+    CYCLE,
+    DESTINATIONS,
+    GTFS_DESTINATIONS,
+    GTFS_LINE,
+    LINES,
+    NAMES,
+    ROUTES,
+    Row,
+    moments,
+)
 from tests.simulation.oracles import Oracle
 from tests.simulation.users import Exchange
 
@@ -18,8 +28,9 @@ SETTLED = 1.5
 FRESH, STALE = 60.0, 300.0
 SLOWEST = 240.0
 """Seconds after which an operator is stale, however long its interval seemed while messages were lost."""
-MISSED = 16
-"""Repetitions of its line without a row, after which it is no longer reliable."""
+MISSED = 8, 16
+"""Repetitions of its line without a row, after which it is no longer reliable: while the feed is well, and otherwise.
+The program waits for five or six intervals, which seem longer while messages are lost."""
 REPEATED = 36.0
 """Seconds in which a row is repeated while the feed is well."""
 MARGIN = 60.0
@@ -53,8 +64,8 @@ class FeedOracle(Oracle):
             new = [row for row in rows if row.code == code and row.key not in keys]
             row = next((row for row in new if self.agrees(shown, row, is_named, settled)), None)
             planned = self.planned_keys(code, shown, keys)
-            if row is None and any(model.heard[row.key] < model.killed_at for row in rows):
-                continue  # it may have been lost, and an older one is shown, also at another stop
+            if row is None and any(row.code != code and model.may_be_lost(row.key) for row in rows):
+                continue  # an older one is shown, of another stop
             if row is None and (not new or (planned and not shown.is_live)):
                 self.check_planned(what, code, shown, rows, planned, is_named, settled)
                 keys.update(planned[:1])
@@ -64,8 +75,8 @@ class FeedOracle(Oracle):
                 continue
             row = row or new[0]
             keys.add(row.key)
-            if model.heard[row.key] < model.killed_at:
-                continue  # it may have been lost
+            if model.may_be_lost(row.key):
+                continue
             places.append(moments(row.day, row.expected)[0])
             heard, silence = now - model.heard[row.key], now - model.operators[row.owner]
             if not self.agrees(shown, row, is_named, settled):
@@ -114,7 +125,7 @@ class FeedOracle(Oracle):
 
     def states(self, row: Row, settled: float) -> set[str]:
         """Return the states that a row may have now, or had so many seconds ago."""
-        model = self.world.model
+        model, is_well = self.world.model, self.world.feed_is_healthy(MISSED[0] * CYCLE + MARGIN)
         if row.status in ("CANCEL", "PASSED"):
             return {"cancelled"} if row.status == "CANCEL" else {"passed"}
         late = floor(row.expected / 60) - floor(row.target / 60)
@@ -123,7 +134,7 @@ class FeedOracle(Oracle):
         age, silence = self.now - model.heard[row.key], self.now - model.operators[row.owner]
         if age > REPEATED or silence > FRESH or age < settled:
             states |= {"unknown", "last_known"}
-        if model.repeats[row.line] - model.heard_in[row.key] > MISSED:
+        if model.repeats[row.line] - model.heard_in[row.key] > MISSED[not is_well]:
             states -= {"on_time", "late", "early"}
         return states
 
@@ -135,7 +146,7 @@ class FeedOracle(Oracle):
             for moment in shown.target
             for planned in model.planned_at.get((code, shown.line[-2:], moment), ())
             if planned.key not in keys
-            and (planned.key not in model.rows or model.heard[planned.key] < model.killed_at)
+            and (planned.key not in model.rows or model.may_be_lost(planned.key))
             and (shown.journey is None or (shown.journey, shown.day) == (planned.journey, planned.day))
         ]
 
@@ -150,7 +161,7 @@ class FeedOracle(Oracle):
             # GTFS does not have the order of KV8: a row at a stop of its own line is taken for the call there.
             if row.code == code or (not is_named and row.code in ROUTES[row.line]):
                 return
-            if self.now - model.changed[row.code] > settled and model.heard[row.key] > model.killed_at:
+            if self.now - model.changed[row.code] > settled and not model.may_be_lost(row.key):
                 self.found(f"{what}: has {shown} as planned, though it has moved: {row}")
         if not planned and not rows:
             self.found(f"{what}: has {shown}, which no timetable has for {code}")
@@ -168,7 +179,7 @@ class FeedOracle(Oracle):
                 and row.status != "PASSED"
                 and now - 50 < first
                 and last < until
-                and model.heard[row.key] > model.killed_at
+                and not model.may_be_lost(row.key)
                 and now - model.heard[row.key] < STALE - 30
                 and now - model.operators[row.owner] < STALE - 30
             ):

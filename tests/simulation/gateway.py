@@ -100,8 +100,11 @@ class Gateway:
         """The nodes that have asked it since it began to misbehave."""
         self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
         """The stops that many ask for."""
-        self.quiet_stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(30)]
+        own = Random(f"{world.seed}/gateway/{module}/habits")
+        self.quiet_stops = [f"{own.randrange(10**7, 10**8)}" for _ in range(30)]
         self.all_stops = frozenset((*self.stops, *self.quiet_stops))
+        self.number = own.choice((None, None, None, None, "0", "56"))
+        """The SequenceNumber of all of its answers; None if it echoes those of questions."""
         self._listening: ListeningSocket | None = None
         self._idle: dict[Node, Wire] = {}
         self.open()
@@ -230,7 +233,7 @@ class Gateway:
 
     def answer(self, question: Question, kind: str = "") -> None:
         """Send the answer to a question, or something in its place."""
-        stop, number, asked = question.code, question.number, True
+        stop, number, asked = question.code, self.number or question.number, True
         earlier = [answer for answer in question.answers if answer.kind in ("", "repeat", "numberless", "chopped")]
         if kind == "repeat" and earlier:
             earlier[0].was_repeated = True

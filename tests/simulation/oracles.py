@@ -185,15 +185,12 @@ class Boards(Oracle):
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
         epoch: int,
     ) -> None:  # fmt: skip
-        if not self.world.is_current(epoch) or self.world.step_slack(question.at):
+        if not self.world.is_current(epoch) or self.world.step_slack(question.at) or self.is_cut_off(status, epoch):
             return
         key = gateway.module, answer.code if answer is not None else question.code
         was_asked = question.epoch == epoch and sent - question.at < LATE - 1
         if kind in ("", "chopped", "repeat", "numberless") and was_asked and status != 200:
             self.found(f"/{key[0]}/{key[1]}: an answer {sent - question.at:.1f} s after its question got {status}")
-        is_stopping = any(node.epoch == epoch and node.is_stopping for node in self.world.nodes)
-        if status == 406 and is_stopping:  # while it was offered to other nodes
-            return
         if kind in ("unsolicited", "forged") and status != 403:
             self.found(f"/{key[0]}/{key[1]}: an {kind} callback got {status}")
         if kind in ("broken", "codeless") and status != 400:
@@ -205,6 +202,7 @@ class Boards(Oracle):
         if (
             kind in ("foreign", "numberless", "broken")
             or is_forgotten
+            or gateway.number is not None
             or self.is_matched_by_stop(gateway, question, epoch)
         ):
             self.tainted[key] = self.now
@@ -220,6 +218,10 @@ class Boards(Oracle):
         if newest is None or question.index > newest[0]:
             self.newest[key] = question.index, answer
             self.world.scheduler.after(1.0, self.check_waiters, key, sent, epoch)
+
+    def is_cut_off(self, status: int, epoch: int) -> bool:
+        """Return whether a process has stopped while it offered a callback to other nodes."""
+        return status == 406 and any(node.epoch == epoch and node.is_stopping for node in self.world.nodes)
 
     def is_matched_by_stop(self, gateway: Gateway, question: Question, epoch: int) -> bool:
         """Return whether a process matches the answer to a question with any question for its stop."""
@@ -406,8 +408,6 @@ class Statistics(Oracle):
         """The files of the log, open, so that their names may change: the newest last."""
         self.rest = b""
         """The beginning of a line that is not written yet."""
-        self.renamed_at: float | None = None
-        """Since when there is no file of its name."""
         self.lines: dict[str, list[dict[str, Any]]] = {}
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """By module, status and cache result, since the process was started."""
@@ -441,16 +441,13 @@ class Statistics(Oracle):
         data += b"".join(file.read() for file in self.files[-1:])
         path = self.node.statistics
         if path.exists():
-            self.renamed_at = None
             if not self.files or not os.path.samestat(os.fstat(self.files[-1].fileno()), path.stat()):
                 self.files = [*self.files[-1:], path.open("rb")]
                 data += b"\n" + self.files[-1].read()
             if path.stat().st_size > ROTATE_BYTES + (1 << 16):
                 self.found(f"the log has {path.stat().st_size} bytes")
-        elif self.files:
-            self.renamed_at = self.renamed_at or self.now
-            if len(data) > len(self.rest) + 1 and self.now - self.renamed_at > 3:
-                self.found("lines are written to a file that was renamed")
+        elif self.files and len(data) > len(self.rest) + 1:  # it was read just before
+            self.found("lines are written to a file that was renamed")
         *lines, self.rest = data.split(b"\n")
         return [line for line in lines if line]
 
@@ -475,7 +472,8 @@ class Statistics(Oracle):
             self.found(f"module or stop is not of its path: {request}")
         if [name for name in self.PHASES if name in phases] != list(phases):
             self.found(f"phases out of order: {request}")
-        if not self.world.steps and not all(0 <= time <= 13_600 for time in phases.values()):
+        longest = 13_600 + 1000 * self.world.disk.slack
+        if not self.world.steps and not all(0 <= time <= longest for time in phases.values()):
             self.found(f"phases too long: {request}")
         if request["cache"] in ("miss", "joined") and request["status"] == 200 and "wait" not in phases:
             self.found(f"no time of waiting: {request}")

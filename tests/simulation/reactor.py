@@ -297,7 +297,7 @@ class SimulatedReactor:
         return self._pool
 
     def callFromThread(self, callable: Any, *args: Any, **kw: Any) -> None:
-        self.scheduler.after(0, self._unless_crashed, callable, args, kw)
+        self.scheduler.after(0, self._call_from_thread, callable, args, kw)
 
     def callInThread(self, callable: Any, *args: Any, **kw: Any) -> None:
         self.in_thread(callable, *args, **kw)
@@ -306,10 +306,14 @@ class SimulatedReactor:
         """Call a function at a later moment, as a thread that the system schedules."""
         self.scheduler.after(0.05 * self.random.random(), self._unless_crashed, function, arguments, keywords)
 
-    def _unless_crashed(self, function: Any, arguments: Any, keywords: Any) -> None:
+    def _call_from_thread(self, function: Any, arguments: Any, keywords: Any) -> None:
         if self.held_until > self.scheduler.now:
-            self.scheduler.at(self.held_until, self._unless_crashed, function, arguments, keywords)
-        elif not self.crashed:
+            self.scheduler.at(self.held_until, self._call_from_thread, function, arguments, keywords)
+        else:
+            self._unless_crashed(function, arguments, keywords)
+
+    def _unless_crashed(self, function: Any, arguments: Any, keywords: Any) -> None:
+        if not self.crashed:
             function(*arguments, **keywords)
 
     def suggestThreadPoolSize(self, size: int) -> None:

@@ -89,7 +89,7 @@ class SharedBoards(Boards, SharedOracle):
         epoch: int,
     ) -> None:  # fmt: skip
         receiver = next((node for node in self.world.nodes if node.epoch == epoch), None)
-        if receiver is None or self.world.step_slack(question.at):
+        if receiver is None or self.world.step_slack(question.at) or self.is_cut_off(status, epoch):
             return
         is_shared = question.epoch != epoch
         if is_shared and kind in ("", "chopped", "repeat", "numberless"):

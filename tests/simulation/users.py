@@ -375,10 +375,10 @@ class Browser(User):
 
 
 class Commuter(User):
-    """One of those who ask at the same time for a stop that hardly anybody asks for, as in a delayed train."""
+    """Requests a rarely requested stop together with the other commuters, as passengers of a delayed train do."""
 
     def prepare(self) -> None:
-        self.rushes = Random(f"{self.world.seed}/rushes")
+        self.rushes = Random(f"{self.world.seed}/rushes")  # the same for all of them
         self.at = self.world.scheduler.now
 
     def next(self, delay: float | None = None) -> None:
