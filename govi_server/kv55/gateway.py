@@ -144,8 +144,7 @@ class _SentRequests:
     by_code: dict[str, list[PendingRequest]] = field(default_factory=dict)
     in_order: deque[PendingRequest] = field(default_factory=deque)
     echoed: set[str] = field(default_factory=set)
-    """Up to two numbers with which callbacks matched their requests. One may be that of a gateway that always sends the
-    same."""
+    """Up to two numbers with which callbacks matched requests. One may be that of a gateway that always sends it."""
 
     def add(self, request: PendingRequest) -> None:
         self.by_code.setdefault(request.code, []).append(request)

@@ -125,7 +125,8 @@ class NoCuts(Oracle):
 class OneQuestion(Oracle):
     """At most one question for a stop is under way.
 
-    In a tight world, a board that ended it as a late answer to an earlier one may be evicted before its own answer.
+    Unless a late answer to an earlier question has ended it: in a tight world, that board may be evicted; and a gateway
+    that does not echo numbers may be asked by a check of readiness.
     """
 
     def __init__(self, world: World) -> None:
@@ -151,7 +152,7 @@ class OneQuestion(Oracle):
         ]
         if self.world.step_slack(question.at - DEADLINE):
             return
-        if self.world.is_tight:
+        if self.world.is_tight or gateway.number is not None:
             accepted_at = self.accepted_at.get((gateway.module, question.code), 0.0)
             others = [other for other in others if other.at > accepted_at]
         if others:
