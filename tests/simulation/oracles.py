@@ -125,8 +125,8 @@ class NoCuts(Oracle):
 class OneQuestion(Oracle):
     """At most one question for a stop is under way.
 
-    Unless a late answer to an earlier question has ended it: in a tight world, that board may be evicted; and a gateway
-    that does not echo numbers may be asked by a check of readiness.
+    Unless a late answer to an earlier question has ended it: in a tight world, that board may be evicted; and a
+    gateway that does not echo numbers may be asked by a check of readiness.
     """
 
     def __init__(self, world: World) -> None:
