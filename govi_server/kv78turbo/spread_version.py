@@ -3,8 +3,18 @@
 from collections.abc import Callable, Collection
 from zlib import crc32
 
-SPREAD_SECONDS = 10.0
-"""Time in which a change reaches all stops."""
+MAX_STOPS_AT_ONCE = 50
+"""Stops that a change reaches at once if no more are stored: 0.2 s of work."""
+
+STOPS_PER_SECOND = 30
+"""Stops that a change reaches in a second otherwise, within the next two bounds: making them anew takes less than a
+tenth of the time. A night's planning comes as hundreds of changes in a row."""
+
+MIN_SPREAD_SECONDS = 10.0
+"""The least time in which a change reaches all stops."""
+
+MAX_SPREAD_SECONDS = 60.0
+"""The longest time in which a change reaches all stops."""
 
 GROUPS = 128
 """Groups of stops that a change reaches together."""
@@ -20,15 +30,14 @@ class SpreadVersion:
 
     When a GTFS file takes effect, or lines get names, everything that is remembered of any stop is to be made anew:
     two seconds of work for 500 event streams, in which requests would wait if it were due at once. After several
-    changes within SPREAD_SECONDS a stop is made anew twice at most.
+    changes within the time of one, a stop is made anew twice at most.
 
-    now: returns the time in epoch seconds. is_little: returns whether so few stops are remembered that a change
-    reaches all of them at once.
+    now: returns the time in epoch seconds. n_stops: returns the number of stops that are stored.
     """
 
-    def __init__(self, now: Callable[[], float], is_little: Callable[[], bool]) -> None:
+    def __init__(self, now: Callable[[], float], n_stops: Callable[[], int]) -> None:
         self._now = now
-        self._is_little = is_little
+        self._n_stops = n_stops
         self._latest = 0
         self._versions = [0] * GROUPS
         self._behind = 0
@@ -52,15 +61,16 @@ class SpreadVersion:
 
     def _advance(self, latest: int) -> None:
         """Let the latest change reach as many groups as is due."""
-        now = self._now()
+        now, n_stops = self._now(), self._n_stops()
+        seconds = min(max(n_stops / STOPS_PER_SECOND, MIN_SPREAD_SECONDS), MAX_SPREAD_SECONDS)
         if latest != self._latest:
             if not self._behind:
                 self._advanced_at = now
             self._latest, self._behind = latest, GROUPS
-        due = int((now - self._advanced_at) * GROUPS / SPREAD_SECONDS)
-        if self._is_little() or now < self._advanced_at:  # or the clock was set back
+        due = int((now - self._advanced_at) * GROUPS / seconds)
+        if n_stops <= MAX_STOPS_AT_ONCE or now < self._advanced_at:  # or the clock was set back
             due = GROUPS
-        self._advanced_at += due * SPREAD_SECONDS / GROUPS
+        self._advanced_at += due * seconds / GROUPS
         for _ in range(min(due, self._behind)):
             self._versions[self._next] = latest
             self._next = (self._next + 1) % GROUPS

@@ -49,9 +49,6 @@ MAX_UNMEASURED = 2_000
 """Passtimes of these stops after which they are counted earlier: two megabytes. Counting 10,000 took up to 10 ms:
 most of them are not in the processor's cache."""
 
-MAX_STOPS_AT_ONCE = 50
-"""Joined stops up to which new names, and a new GTFS file, reach all of them at once: 0.2 s of work."""
-
 STEP_PASSTIMES = 32
 """Passtimes that are examined in one step."""
 
@@ -130,7 +127,7 @@ class StopDeparturesCache:
         self._stale = stale
         self.joined: BoundedMemory[JoinedStop] = BoundedMemory(size)
         """By TimingPointCode."""
-        self._shared_version = SpreadVersion(now, lambda: len(self.joined) <= MAX_STOPS_AT_ONCE)
+        self._shared_version = SpreadVersion(now, lambda: len(self.joined))
         self.documents: BoundedMemory[Any] = BoundedMemory(round(size * DOCUMENTS_SHARE), admits_repeated=True)
         """Renderings by TimingPointCode and form, and the responses of modules."""
         self._used: dict[str, JoinedStop] = {}

@@ -8,10 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from govi_server.departures.display import place_display
 from govi_server.departures.times import HOUR, local_date
 from govi_server.documents.siri import SiriDocuments, unknown_stop
-from govi_server.kv78turbo import stop_departures
+from govi_server.kv78turbo import spread_version
 from govi_server.kv78turbo.display import similar_stops, stop_display
 from govi_server.kv78turbo.passtime import Passtime
-from govi_server.kv78turbo.spread_version import SPREAD_SECONDS
+from govi_server.kv78turbo.spread_version import MIN_SPREAD_SECONDS
 from govi_server.runtime.cooperative import run_now
 from tests import feed as kv
 from tests.client import NOW
@@ -103,16 +103,16 @@ class GtfsTimetableTests(SynchronousTestCase):
             ingest(self.feed, kv.passtimes({"LocalServiceLevelCode": "20260101", "UserStopOrderNumber": "17"}))
 
     def test_new_file(self) -> None:
-        """A new file reaches the boards in memory: at once if they are few, else within SPREAD_SECONDS."""
+        """A new file reaches the boards in memory: at once if they are few, else within MIN_SPREAD_SECONDS."""
         self.use()
         self.assertEqual([passtime.target_departure_time for passtime in self.passtimes()], ["01:30:00"])
         later = [call(TRIP, CODE, "01:35:00", 0), call(TRIP, "30000002", "01:45:00", 1)]
         self.use(calls=later)
         self.assertEqual([passtime.target_departure_time for passtime in self.passtimes()], ["01:35:00"])
-        self.patch(stop_departures, "MAX_STOPS_AT_ONCE", 0)
+        self.patch(spread_version, "MAX_STOPS_AT_ONCE", 0)
         self.use()
         self.assertEqual([passtime.target_departure_time for passtime in self.passtimes()], ["01:35:00"])
-        self.clock.advance(SPREAD_SECONDS)
+        self.clock.advance(MIN_SPREAD_SECONDS)
         self.assertEqual([passtime.target_departure_time for passtime in self.passtimes()], ["01:30:00"])
 
     def test_usage(self) -> None:

@@ -5,10 +5,19 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.kv78turbo.spread_version import GROUPS, SPREAD_SECONDS, SpreadVersion
+from govi_server.kv78turbo.spread_version import (
+    GROUPS,
+    MAX_SPREAD_SECONDS,
+    MAX_STOPS_AT_ONCE,
+    MIN_SPREAD_SECONDS,
+    STOPS_PER_SECOND,
+    SpreadVersion,
+)
 from tests.client import NOW
 
 CODES = [str(30_000_000 + n) for n in range(20 * GROUPS)]
+SECONDS = len(CODES) / STOPS_PER_SECOND
+"""Time in which a change reaches so many stops."""
 
 
 class SpreadVersionTests(SynchronousTestCase):
@@ -17,39 +26,49 @@ class SpreadVersionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.is_little = False
-        self.spread = SpreadVersion(self.clock.seconds, lambda: self.is_little)
+        self.n_stops = len(CODES)
+        self.spread = SpreadVersion(self.clock.seconds, lambda: self.n_stops)
 
     def reached(self, latest: int) -> int:
         """Return the number of stops that have the latest version."""
         return sum(self.spread.of(code, latest) == latest for code in CODES)
 
     def test_change_reaches_stops_one_after_another(self) -> None:
-        """A change reaches about as many stops in each second, and all within SPREAD_SECONDS."""
+        """A change reaches about as many stops in each second."""
         self.assertEqual(self.reached(1), 0)
         numbers = []
         for _ in range(10):
-            self.clock.advance(SPREAD_SECONDS / 10)
+            self.clock.advance(SECONDS / 10 + 0.001)
             numbers.append(self.reached(1))
         self.assertEqual((numbers, numbers[-1]), (sorted(numbers), len(CODES)))
         for before, after in zip([0, *numbers], numbers, strict=False):
             self.assertLess(after - before, len(CODES) / 5)
 
     def test_few_stops(self) -> None:
-        """If little is remembered, a change reaches all stops at once."""
-        self.is_little = True
+        """If few stops are stored, a change reaches all of them at once."""
+        self.n_stops = MAX_STOPS_AT_ONCE
         self.assertEqual(self.reached(1), len(CODES))
 
+    def test_bounds(self) -> None:
+        """However many stops are stored, a change reaches them neither much faster nor much more slowly."""
+        for latest, (n_stops, seconds) in enumerate(((201, MIN_SPREAD_SECONDS), (10**6, MAX_SPREAD_SECONDS)), 1):
+            self.n_stops = n_stops
+            self.reached(latest)
+            self.clock.advance(0.9 * seconds)
+            self.assertLess(self.reached(latest), len(CODES))
+            self.clock.advance(0.1 * seconds)
+            self.assertEqual(self.reached(latest), len(CODES))
+
     def test_changes_one_after_another(self) -> None:
-        """Of many changes, a stop gets two within SPREAD_SECONDS at most, and the latest one at the end."""
+        """Of many changes, a stop gets two within the time of one at most, and the latest one at the end."""
         seen: dict[str, set[int]] = {code: set() for code in CODES}
         for latest in range(1, 101):
             for code in CODES[::7]:
                 seen[code].add(self.spread.of(code, latest))
-            self.clock.advance(SPREAD_SECONDS / 100)
+            self.clock.advance(SECONDS / 100)
         self.assertLessEqual(max(map(len, seen.values())), 3)  # and the first one
         self.spread.of("1", 100)
-        self.clock.advance(SPREAD_SECONDS)
+        self.clock.advance(SECONDS)
         self.assertEqual(self.reached(100), len(CODES))
 
     def test_clock_set_back(self) -> None:
@@ -58,7 +77,7 @@ class SpreadVersionTests(SynchronousTestCase):
         self.clock.rightNow -= 3600
         self.assertEqual(self.reached(1), len(CODES))
 
-    @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, SPREAD_SECONDS / 2)), max_size=20))
+    @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, SECONDS / 2)), max_size=20))
     def test_several_stops(self, steps: list[tuple[int, float]]) -> None:
         """The version of several stops changes exactly when that of one of them does."""
         self.setUp()
