@@ -52,10 +52,13 @@ class Fragments(Struct, gc=False, eq=False):
 
 
 def _size_of(form: str, part: Any) -> int:
+    return FORM_BYTES + len(form) + _part_size(part)
+
+
+def _part_size(part: Any) -> int:
     if isinstance(part, str | bytes):
-        return FORM_BYTES + len(form) + len(part)
-    texts = sum([len(text) if isinstance(text, str | bytes) else OBJECT_BYTES for text in part])
-    return FORM_BYTES + len(form) + texts
+        return len(part)
+    return sum(map(_part_size, part)) if isinstance(part, tuple) else OBJECT_BYTES
 
 
 _Part = TypeVar("_Part")
