@@ -342,15 +342,13 @@ class Boards(Oracle):
         assert exchange.response is not None
         if self.world.step_slack(exchange.sent_at - 15) or self.world.is_tight or exchange.books.is_unclean:
             return
-        newest = self.newest.get(key)
+        answer = self.stored(key, exchange)
         if (
-            newest is not None
-            and newest[1].epoch == exchange.epoch
-            and (newest[1].accepted_at or 0) < exchange.sent_at
-            and self.now - newest[1].sent_at < STALE - 1
-            and not self.world.stepped_since(newest[1].sent_at)
+            answer is not None
+            and self.now - answer.sent_at < STALE - 1
+            and not self.world.stepped_since(answer.sent_at)
         ):
-            self.found(f"{exchange}: {exchange.status}, though answer {newest[1].serial} is not too old")
+            self.found(f"{exchange}: {exchange.status}, though answer {answer.serial} is not too old")
         healthy = self.now - gateway.healthy_since
         if key[1] in gateway.all_stops and healthy > 20 and self.now - exchange.node.started_at > 1:
             self.found(f"{exchange}: {exchange.status}, though the gateway is well for {healthy:.0f} s")
@@ -364,6 +362,13 @@ class Boards(Oracle):
         questions = gateway.questions.get(key[1], [])
         if not questions or self.now - questions[-1].at > DEADLINE + 1.5:
             self.found(f"{exchange}: {exchange.status}, though the gateway was not asked")
+
+    def stored(self, key: tuple[str, str], exchange: Exchange) -> Answer | None:
+        """Return the newest board that a process had when a request was sent."""
+        _, answer = self.newest.get(key, (0, None))
+        if answer is None or answer.epoch != exchange.epoch or (answer.accepted_at or 0) >= exchange.sent_at:
+            return None
+        return answer
 
     def stopped(self, node: Node, clean: bool) -> None:
         self.accepted.clear()

@@ -181,11 +181,11 @@ class SharedBoards(Boards, SharedOracle):
                 self.found(f"{exchange}: {exchange.status}, though {exchange.node.host} has answer {own[0].serial}")
             if (newest := self.fresh_in_engine(key, exchange)) is not None:
                 self.found(f"{exchange}: {exchange.status}, though the engine has answer {newest.serial}")
-        last = self.newest.get(key)
-        if last is not None and (last[1].accepted_at or 0) < self.engines.lost_data_at:
-            del self.newest[key]  # a late answer to another node than the one that asked is in the engine only
         if self.engines.is_steady():
             super().check_error(gateway, key, exchange)
+
+    def stored(self, key: Key, exchange: Exchange) -> Answer | None:
+        return None  # see above: a late answer that another node has received is in the engine only
 
     def stopped(self, node: Node, clean: bool) -> None:
         for table in (self.newest_of, self.served, self.last_stale):
