@@ -94,7 +94,7 @@ class Node:
             reactor, self.reactor, self.service = self.reactor, None, None
             self.world.event("stopped", self.host)
             self.world.scheduler.after(0, reactor.crash)
-            self.world.scheduler.after(ARRIVAL_SECONDS, self.world.stopped, self)
+            self.world.scheduler.after(ARRIVAL_SECONDS, self.world.stopped, self, self.world.disk.is_full)
             if not self.world.is_over:
                 self.world.scheduler.after(self.pause, self.start)
 

@@ -223,8 +223,8 @@ class OneQuestionForAll(SharedOracle):
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
         epoch: int,
     ) -> None:  # fmt: skip
-        if answer is None or status != 200 or kind not in ("", "chopped"):
-            return
+        if answer is None or status != 200 or kind not in ("", "chopped") or gateway.number is not None:
+            return  # without its number, it may be taken for a repeated one
         if question.ended_at is not None and question.ended_at < answer.sent_at:  # by something in its place
             return
         key = gateway.module, answer.code
@@ -243,7 +243,9 @@ class OneQuestionForAll(SharedOracle):
             is_pending = other.ended_at is None and self.now - other.at < DEADLINE - 1 and answered_at < other.at
             if other is question or other in self.probes or not is_pending or not self.is_alive(other):
                 continue
-            if other.epoch == question.epoch or self.is_well(other.at, node, other.node):
+            # Nothing can be claimed while the engine has another program's value in place of the board.
+            is_well = not self.engines.was_spoiled and self.is_well(other.at, node, other.node)
+            if other.epoch == question.epoch or is_well:
                 self.found(f"{what} {self.now - other.at:.3f} s after a pending question of {other.node.host}")
         is_fresh = MARGIN < self.now - answered_at < FRESH - 5 and self.is_alive(answered)
         if is_fresh and answered.epoch != question.epoch and self.is_well(answered.at, node, answered.node):

@@ -362,12 +362,12 @@ class World:
         for oracle in self.oracles:
             oracle.acknowledged(gateway, answer, *arguments)
 
-    def stopped(self, node: Node) -> None:
+    def stopped(self, node: Node, was_full: bool) -> None:
         """A process has ended in good order; what it has sent has arrived. On a full disk it could save nothing."""
-        if self.disk.is_full:
+        if was_full:
             self.model.killed(self.scheduler.now)
         for oracle in self.oracles:
-            oracle.stopped(node, not self.disk.is_full)
+            oracle.stopped(node, not was_full)
 
     def killed(self, node: Node) -> None:
         for oracle in self.oracles:
