@@ -132,7 +132,8 @@ class PasstimeIndex:
         )
         """By TimingPointCode. At night they have no passtimes."""
         self.key_changed: Callable[[bytes, str], object] = lambda key, code: None
-        """Called with the key of a passtime that is added or removed, and its TimingPointCode."""
+        """Called with the key of a passtime that is added, moved or removed, and its TimingPointCode: both if it is moved.
+        """
         self.journeys: dict[bytes, dict[bytes, StoredPasstime]] = {}
         """The passtimes of each journey by their keys; the journeys by journey_of() these."""
         self.lines: dict[LineKey, dict[bytes, None]] = {}
@@ -230,6 +231,8 @@ class PasstimeIndex:
             del self.stops[code].passtimes[key]
             self.changed(self.stops[code])
             stop.passtimes[key] = passtime
+            self.key_changed(key, code)
+            self.key_changed(key, stop.code)
         if is_changed or code != latest.code:
             self.changed(stop)
 

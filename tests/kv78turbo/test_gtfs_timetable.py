@@ -87,6 +87,19 @@ class GtfsTimetableTests(SynchronousTestCase):
         self.assertEqual(self.feed.timetable.destination(passtime), "Lindedorp via Brug")
         self.assertEqual(passtime.line_direction, "1")
 
+    def test_call_moves_between_other_stops(self) -> None:
+        """A stop is made anew when KV8 moves its call from another stop of the journey to one elsewhere, and back."""
+        self.use()
+        self.assertEqual(len(self.passtimes()), 1)
+        version = self.feed.boards.version(CODE)
+        for minute, (code, n_planned) in enumerate((("30000002", 1), ("30000003", 0), ("30000002", 1)), 10):
+            moved = {"TimingPointCode": code, "LastUpdateTimeStamp": f"2026-01-01T00:{minute}:00+01:00"}
+            ingest(self.feed, kv.passtimes(moved))
+            if minute > 10:
+                self.assertNotEqual(self.feed.boards.version(CODE), version, code)
+            version = self.feed.boards.version(CODE)
+            self.assertEqual(len(self.passtimes()), n_planned, code)
+
     def test_later_calls(self) -> None:
         """The stops at which a journey calls later are known for planned and for live passtimes."""
         self.use()
