@@ -132,8 +132,8 @@ class PasstimeIndex:
         )
         """By TimingPointCode. At night they have no passtimes."""
         self.key_changed: Callable[[bytes, str], object] = lambda key, code: None
-        """Called with the key of a passtime that is added, moved or removed, and its TimingPointCode: both if it is moved.
-        """
+        """Called with the key of a passtime that is added, moved or removed, and its TimingPointCode; if it is moved,
+        with both."""
         self.journeys: dict[bytes, dict[bytes, StoredPasstime]] = {}
         """The passtimes of each journey by their keys; the journeys by journey_of() these."""
         self.lines: dict[LineKey, dict[bytes, None]] = {}
