@@ -16,7 +16,7 @@ from govi_server.departures.times import read_timestamp
 from govi_server.http.parameters import InvalidParameter
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
 from govi_server.modules.event_channel import AGE_TOLERANCE, RENDER_INTERVAL
-from govi_server.modules.events import BEAT_INTERVAL, CHECK_INTERVAL, Events
+from govi_server.modules.events import BEAT_INTERVAL, CHANNELS_AT_ONCE, CHECK_INTERVAL, Events
 from govi_server.pages import board_page
 from govi_server.runtime.cooperative import CooperativeRunner
 from tests import feed as kv
@@ -96,6 +96,20 @@ class EventsTests(LiveTestCase):
             self.clock.advance(CHECK_INTERVAL)
             self.assertEqual([self.events_of(client) for client in clients], [["board"]] * 3)
         self.assertEqual(fragment.call_count, 1)
+
+    def test_many_boards_are_checked_in_groups(self) -> None:
+        """The boards of many streams are rendered over the interval, each within two intervals of its change."""
+        n_groups = 3
+        clients = [self.listen(f"/events/{CODE}?limit={n}") for n in range(1, n_groups * CHANNELS_AT_ONCE + 1)]
+        self.clock.pump([CHECK_INTERVAL / 20] * 40)
+        for client in clients:
+            self.events_of(client)
+        self.set_expected(9)
+        numbers = []
+        for _ in range(40):
+            self.clock.advance(CHECK_INTERVAL / 20)
+            numbers.append(sum(len(self.events_of(client)) for client in clients))
+        self.assertEqual([n for n in numbers if n], [CHANNELS_AT_ONCE] * n_groups)
 
     def test_refresh_does_not_delay_requests(self) -> None:
         """A board that is rendered again waits in the background; the first board of a client does not."""
