@@ -79,7 +79,8 @@ class FeedOracle(Oracle):
                 continue
             places.append(moments(row.day, row.expected)[0])
             heard, silence = now - model.heard[row.key], now - model.operators[row.owner]
-            if not self.agrees(shown, row, is_named, settled):
+            was_hidden = heard < settled and "planned" in shown.states  # since its operator was silent for long
+            if not was_hidden and not self.agrees(shown, row, is_named, settled):
                 self.found(f"{what}: has {shown}, and the feed {row}, heard {heard:.1f} s ago")
             if silence > STALE + 2 + settled and (shown.is_live or "planned" not in shown.states):
                 self.found(f"{what}: has {shown}, though {row.owner} is silent for {silence:.0f} s")
