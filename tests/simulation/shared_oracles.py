@@ -91,6 +91,8 @@ class SharedBoards(Boards, SharedOracle):
         receiver = next((node for node in self.world.nodes if node.epoch == epoch), None)
         if receiver is None or self.world.step_slack(question.at) or self.is_cut_off(status, epoch):
             return
+        if kind == "unsolicited" and self.engines.mode == "garbage":
+            return  # after "*1", the reply to an offer may be that to the next command
         is_shared = question.epoch != epoch
         if is_shared and kind in ("", "chopped", "repeat", "numberless"):
             nodes = (receiver, question.node) if self.is_alive(question) else (receiver,)
