@@ -58,7 +58,7 @@ class Repetition:
     """The repetitions of one operator. Times are epoch seconds."""
 
     __slots__ = (
-        "_first_heard", "_gaps", "_is_restored", "_last_heard", "_limit", "_n_new", "_outages", "_was_unreliable",
+        "_first_heard", "_gaps", "_last_heard", "_limit", "_n_new", "_outages", "_was_unreliable",
         "interval", "is_complete",
     )  # fmt: skip
 
@@ -73,7 +73,6 @@ class Repetition:
         self._gaps: deque[tuple[float, float]] = deque(maxlen=MAX_GAPS)  # seconds, and their number of rows
         self._first_heard: float | None = None  # since a restart
         self._last_heard: float | None = None
-        self._is_restored = False  # whether no data has arrived since a restart
         self._outages: deque[tuple[float, float]] = deque(maxlen=_MAX_OUTAGES)  # start and end
 
     @property
@@ -97,7 +96,6 @@ class Repetition:
         """Continue after a restart; data may have arrived since. The pause is an outage."""
         if self._last_heard is None:
             self._last_heard = last_heard
-            self._is_restored = True
         elif self._first_heard is not None and last_heard < self._first_heard:
             self._outages.appendleft((last_heard, self._first_heard))
         if interval is not None and self.interval is None:
@@ -113,7 +111,6 @@ class Repetition:
         self._last_heard = now
         if self._first_heard is None:
             self._first_heard = now
-        self._is_restored = False
         if now > start:
             self._outages.append((start, now))
         elif (last is not None and now < last) or (self._outages and now < self._outages[-1][1]):
@@ -126,7 +123,7 @@ class Repetition:
         """When an outage begins if no more data arrives; not before the end of the previous one."""
         if self._last_heard is None:
             return math.inf
-        start = self._last_heard if self._is_restored else self._last_heard + self._limit / 2
+        start = self._last_heard if self._first_heard is None else self._last_heard + self._limit / 2
         return max(start, self._outages[-1][1]) if self._outages else start
 
     def add_outage(self, start: float, end: float) -> bool:
