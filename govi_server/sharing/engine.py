@@ -116,6 +116,8 @@ class Engine(Service):
         self.status = status
         self.database = url.database
         self._connection: Connection | None = None
+        self._loaded: set[str] = set()
+        """The digests of scripts that were sent over this connection."""
         self._listeners: dict[bytes, Callable[[bytes], object]] = {}
         self._connected: list[Callable[[], object]] = []
         self.local_host = "127.0.0.1"
@@ -158,6 +160,9 @@ class Engine(Service):
         if connection is None:
             return fail(EngineUnavailable(self.status.reason))
         operands = (len(keys), *keys, *arguments)
+        if script.digest not in self._loaded:  # it must not be sent again after later commands
+            self._loaded.add(script.digest)
+            return connection.command("EVAL", script.text, *operands).addErrback(self._failed, connection)
         result = connection.command("EVALSHA", script.digest, *operands)
         result.addErrback(self._load, connection, script, operands)
         return result.addErrback(self._failed, connection)
@@ -165,7 +170,7 @@ class Engine(Service):
     def _load(
         self, failure: Failure, connection: Connection, script: Script, operands: tuple[str | bytes | int, ...]
     ) -> Failure | Deferred[Any]:
-        """Send a script that the engine does not have, as after a restart or a failover."""
+        """Send a script again that the engine has dropped, as after SCRIPT FLUSH."""
         if failure.check(EngineError) and failure.getErrorMessage().startswith("NOSCRIPT"):
             return connection.command("EVAL", script.text, *operands)
         return failure
@@ -205,6 +210,7 @@ class Engine(Service):
         lost: Deferred[str] = Deferred()
         connection.lost.chainDeferred(lost)  # which may be cancelled
         self._connection = connection
+        self._loaded.clear()
         try:
             for function in self._connected:
                 function()

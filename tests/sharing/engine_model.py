@@ -47,13 +47,13 @@ class EngineModel:
     hello: dict[str, object] = field(
         default_factory=lambda: {"server": "redis", "version": "7.0.15", "proto": 3, "role": "master"}
     )
-    _scripts: dict[bytes, Any] = field(default_factory=dict)
+    scripts: dict[bytes, Any] = field(default_factory=dict)
     _lua: Any = None
 
     def clear(self) -> None:
         """Lose all data and scripts, as in a restart."""
         self.entries.clear()
-        self._scripts.clear()
+        self.scripts.clear()
 
     def execute(self, command: list[bytes]) -> object:
         """Run a command; return its reply for encode(), which may be a CommandError."""
@@ -65,13 +65,13 @@ class EngineModel:
                 case b"SELECT":
                     return True
                 case b"EVALSHA":
-                    script = self._scripts.get(arguments[0])
+                    script = self.scripts.get(arguments[0])
                     if script is None:
                         return CommandError("NOSCRIPT No matching script.")
                     return self._run(script, arguments[1:])
                 case b"EVAL":
                     digest = sha1(arguments[0], usedforsecurity=False).hexdigest().encode()
-                    script = self._scripts[digest] = self._runtime().compile(arguments[0])
+                    script = self.scripts[digest] = self._runtime().compile(arguments[0])
                     return self._run(script, arguments[1:])
                 case _:
                     return self.call(name, *arguments)

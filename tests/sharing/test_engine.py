@@ -178,14 +178,34 @@ class EngineTests(SynchronousTestCase):
             self.assertIn("(valkey 8.0.1): available again after ", line)
             self.tearDown()
 
-    def test_scripts_are_loaded_when_the_engine_lacks_them(self) -> None:
-        """A script that the engine does not know is sent; if that fails as well, the error is the result."""
+    def test_scripts_are_executed_in_order(self) -> None:
+        """The first use of a script on a connection sends all of it: sent again, it would overtake nothing."""
+        first, second = Script("return 1"), Script("return 2")
+        for _ in range(2):
+            self.server.commands.clear()
+            self.start()
+            for script in (second, first, second):
+                self.engine.run(script, ()).addErrback(lambda _: None)
+            self.pass_time(0.2)
+            scripts = [command[:2] for command in self.server.commands if command[0].startswith(b"EVAL")]
+            self.assertEqual(
+                scripts,
+                [[b"EVAL", b"return 2"], [b"EVAL", b"return 1"], [b"EVALSHA", second.digest.encode()]],
+            )
+            self.tearDown()
+
+    def test_scripts_are_sent_again_when_the_engine_has_dropped_them(self) -> None:
+        """A script that the engine no longer has is sent again; if that fails as well, the error is the result."""
         self.start()
+        self.engine.run(Script("return 1"), ("key",), 2).addErrback(lambda _: None)
+        self.pass_time(0.2)
+        self.server.commands.clear()
+        self.server.model.scripts.clear()
         self.server.model.error = "OOM full"
         result = self.engine.run(Script("return 1"), ("key",), 2)
         self.pass_time(0.2)
         self.assertEqual(str(self.failureResultOf(result, EngineError).value), "OOM full")
-        names = [command[0] for command in self.server.commands[-2:]]
+        names = [command[0] for command in self.server.commands if command[0].startswith(b"EVAL")]
         self.assertEqual(names, [b"EVALSHA", b"EVAL"])
         self.assertEqual(self.lines()[1:], [f"{UNAVAILABLE}(OOM full)"])
 

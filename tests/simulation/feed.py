@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ADDRESS = "tcp://10.0.2.1:7817"
 CYCLE = 30.0
 """Seconds in which all rows are repeated."""
+STALE = 300.0
+"""Seconds after which the departures of an operator that is silent are hidden."""
 AHEAD, BEHIND = 3600.0, 900.0
 """Seconds that a journey is published before its start, and after it."""
 HEADWAY = 900
@@ -192,7 +194,7 @@ class Model:
         self.first = now if self.first is None else self.first
         for item in content:
             if isinstance(item, Row):
-                self.operators[item.owner] = now
+                self.hear(item.owner, now)
                 stored = self.rows.get(item.key)
                 if stored is not None and item.at < stored.at:
                     continue
@@ -206,7 +208,7 @@ class Model:
                     self.rows[item.key] = item
                     self.changed[item.code] = now
             elif isinstance(item, Message):
-                self.operators["LIN"] = now
+                self.hear("LIN", now)
                 gone = self.gone_messages.get(item.number)
                 current = self.messages.get(item.number)
                 if item.is_deleted:
@@ -224,6 +226,13 @@ class Model:
                     self._days[item.line] = item.days
                 if len(parts) == 2:
                     self.plan("kv7", item.line, self._days[item.line], now)
+
+    def hear(self, owner: str, now: float) -> None:
+        """Note data of an operator; after a silence, its departures are shown again."""
+        silence = now - self.operators.get(owner, now)
+        self.operators[owner] = now
+        if silence > STALE - 30:
+            self.changed.update((row.code, now) for row in self.rows.values() if row.owner == owner)
 
     def plan(self, source: str, line: str, days: Iterable[date], now: float) -> None:
         """Add the timetable of a line."""

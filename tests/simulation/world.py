@@ -181,8 +181,8 @@ class World:
         return next((node for node in self.nodes if node.host == host), None)
 
     def is_current(self, epoch: int) -> bool:
-        """Return whether a process is the last one that was started on its node."""
-        return any(node.epoch == epoch for node in self.nodes)
+        """Return whether a process runs."""
+        return any(node.epoch == epoch and node.service is not None for node in self.nodes)
 
     def write_configuration(self, node: Node) -> None:
         """Write the configuration file of a node, as an operator would."""
