@@ -17,7 +17,7 @@ from govi_server.kv55.gateway import PEER_PATH, IPeers, IPoster, OfferResult
 from govi_server.kv55.messages import write_dris_55
 from govi_server.runtime.repeated_call import RepeatedCall
 from govi_server.settings import parse_networks
-from govi_server.sharing.boards import RENEW_SECONDS, SharedBoards
+from govi_server.sharing.boards import NODE_SECONDS, RENEW_SECONDS, SharedBoards
 from govi_server.sharing.engine import EngineError, EngineUnavailable
 
 REGISTER_SECONDS = 10.0
@@ -68,7 +68,9 @@ class Peers(Service):
         self._make_poster = make_poster
         self._known = known
         self._posters: dict[str, IPoster] = {}
-        """The clients of the other nodes by their URLs."""
+        """The clients of the other nodes by their addresses."""
+        self._missing_since: dict[str, float] = {}
+        """Since when addresses of these are missing in the engine (epoch seconds)."""
         self._offers = 0
         self._registration = RepeatedCall("Registering this node", clock, REGISTER_SECONDS, self._register, now=False)
         boards.on_new_node(self._register)
@@ -76,7 +78,7 @@ class Peers(Service):
     @property
     def urls(self) -> list[str]:
         """The URLs of the other nodes' callback endpoints."""
-        return list(self._posters)
+        return [f"http://{address}{PEER_PATH}" for address in self._posters]
 
     def startService(self) -> None:
         """Register this node, again and again."""
@@ -127,16 +129,19 @@ class Peers(Service):
         registered.addErrback(lambda failure: self.log.failure("Registering this node failed", failure))
 
     def _registered(self, addresses: list[str]) -> None:
-        own = self._address()
-        urls = {
-            f"http://{address}{PEER_PATH}"
-            for address in (*self._known, *addresses)
-            if address != own and self._is_allowed(address)
-        }
-        for url in [url for url in self._posters if url not in urls]:
-            self._posters.pop(url).close()
-        for url in sorted(urls - self._posters.keys())[: MAX_PEERS - len(self._posters)]:
-            self._posters[url] = self._make_poster(url)
+        own, now = self._address(), self._clock.seconds()
+        listed = {address for address in (*self._known, *addresses) if address != own and self._is_allowed(address)}
+        for address in list(self._posters):
+            if address in listed:
+                self._missing_since.pop(address, None)
+                continue
+            # A node that is cut off from the engine is missing in one that has lost its data.
+            since = self._missing_since.setdefault(address, now)
+            if not 0 <= now - since < NODE_SECONDS or address == own or not self._is_allowed(address):
+                self._posters.pop(address).close()
+                del self._missing_since[address]
+        for address in sorted(listed - self._posters.keys())[: MAX_PEERS - len(self._posters)]:
+            self._posters[address] = self._make_poster(f"http://{address}{PEER_PATH}")
 
     def _address(self) -> str:
         """Return the address at which others reach this node; "" if they cannot."""

@@ -15,7 +15,7 @@ from govi_server.kv55.gateway import IPeers
 from govi_server.kv55.messages import write_dris_55
 from govi_server.kv55.post_connection import PostError
 from govi_server.runtime.cooperative import CooperativeRunner
-from govi_server.sharing.boards import FORM, LEASE_SECONDS, RENEW_SECONDS, SharedBoards
+from govi_server.sharing.boards import FORM, LEASE_SECONDS, NODE_SECONDS, RENEW_SECONDS, SharedBoards
 from govi_server.sharing.engine import RETRY_SECONDS
 from govi_server.sharing.peers import MAX_OFFERS, OFFER_SECONDS, REGISTER_SECONDS, Peers
 from govi_server.sharing.source import SharedSource
@@ -420,6 +420,19 @@ class PeersTests(SharingTestCase):
         self.nodes[0].peers.set_allow(["192.0.2.0/24"])
         self.pass_time(10)
         self.assertEqual(self.nodes[0].peers.urls, ["http://192.0.2.1:80/govi-cache-peer"])
+
+    def test_missing_nodes_are_remembered(self) -> None:
+        """A node that is missing in an engine which has lost its data is forgotten after NODE_SECONDS."""
+        other = self.nodes[1].peers
+        for seconds in (NODE_SECONDS - REGISTER_SECONDS - 1, 3 * NODE_SECONDS):
+            self.successResultOf(other.stopService())
+            self.engine.model.entries.clear()
+            self.pass_time(seconds)
+            is_forgotten = seconds > NODE_SECONDS
+            self.assertEqual(sorted(self.nodes[0].peers.urls), self.urls[2:] if is_forgotten else self.urls[1:])
+            other.startService()
+            self.pass_time(REGISTER_SECONDS + 1)
+            self.assertEqual(sorted(self.nodes[0].peers.urls), self.urls[1:])
 
     def test_value_of_another_program(self) -> None:
         """A value that is no set of addresses is overwritten, and is not an outage of the engine."""

@@ -72,7 +72,8 @@ class FeedOracle(Oracle):
                 keys.update(planned[:1])
                 if planned and not self.is_called(shown, planned[0][2], is_named):
                     self.found(f"{what}: has {shown}, of line {planned[0][2]}")
-                places.append(shown.target[0])
+                if not any(model.may_be_lost(row.key) for row in rows):  # an older one has another expected time
+                    places.append(shown.target[0])
                 continue
             row = row or new[0]
             keys.add(row.key)
