@@ -215,8 +215,8 @@ class Engines:
         """Whether it has had values of another program."""
         self.names: dict[bytes, int] = {}
         """The processes by their names in claims."""
-        self._logins: dict[str, tuple[_Server, float]] = {}
-        """By machine: the server to which it is connected, and since when."""
+        self._logins: dict[str, tuple[_Server, float, float]] = {}
+        """By machine: the server to which it is connected, since when, and the latency of the connection."""
         self.servers = [_Server(self, host) for host in HOSTS]
         self.servers[1].model.hello["role"] = "replica"
         self._master = 0
@@ -228,8 +228,8 @@ class Engines:
     # What the rules know.
 
     def logged_in(self, client: _Client, server: _Server) -> None:
-        is_fast = client.wire.sock.latency <= FAST
-        self._logins[client.host] = server, self.world.scheduler.now if is_fast else inf
+        latency = client.wire.sock.latency
+        self._logins[client.host] = server, self.world.scheduler.now if latency <= FAST else inf, latency
 
     def logged_out(self, host: str, server: _Server) -> None:
         if self._logins.get(host, (None,))[0] is server:
@@ -237,9 +237,14 @@ class Engines:
 
     def well_since(self, node: Node) -> float:
         """Return since when a node has been served well; inf if it is not."""
-        server, since = self._logins.get(node.host, (None, inf))
+        server, since, _ = self._logins.get(node.host, (None, inf, inf))
         is_served = server is self.master and server.isolated != node.host
         return max(self.healthy_since, since) if is_served else inf
+
+    @property
+    def slowest(self) -> float:
+        """The latency of the slowest of the nodes' connections in seconds; inf if one has none."""
+        return max(self._logins.get(node.host, (None, inf, inf))[2] for node in self.world.nodes)
 
     def is_steady(self) -> bool:
         """Return whether each node has the engine, or has not, for long enough that no question began before.

@@ -130,8 +130,8 @@ class SharedBoards(Boards, SharedOracle):
 
     def check_shared_waiters(self, key: Key, sent: float, seconds: float) -> None:
         """All who waited on any node have a board soon after it was acknowledged."""
-        is_heard = seconds == RENEW_SECONDS or self.engines.heard_since < sent - MARGIN
-        if not is_heard or self.world.step_slack(sent) or self.world.disk.slack:
+        is_fast = self.engines.heard_since < sent - MARGIN and self.engines.slowest < WAKE_SECONDS / 6
+        if not (is_fast or seconds == RENEW_SECONDS) or self.world.step_slack(sent) or self.world.disk.slack:
             return
         for exchange in self.waiting(key):
             if exchange.sent_at < sent and self.is_well(exchange.sent_at, *self.world.nodes):
