@@ -172,10 +172,11 @@ class Passtimes:
             else:
                 last_heard = self._store(key, stored, values, code, stamps, reject)
             latest_rows[fields[operator_at]] = values, last_heard
+        published = read_stamp(records.group.timestamp, stamps.received)
         for name, (values, last_heard) in latest_rows.items():
             operator = name.decode()
             self._operators.data_received(operator, now, reject)
-            self._operators.add_gap(operator, last_heard, now, len(records.lines))
+            self._operators.add_gap(operator, last_heard, now, len(records.lines), published)
             self._operators.updated(operator, values.partition(b"|")[0].decode(), now)
 
     def _store(

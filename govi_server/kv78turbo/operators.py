@@ -9,7 +9,7 @@ from govi_server.kv78turbo.ctx import Reject
 from govi_server.kv78turbo.kv8_columns import MAX_CODE_BYTES
 from govi_server.kv78turbo.passtime_index import RETENTION_SECONDS, StoredPasstime
 from govi_server.kv78turbo.repetition import FRESH_INTERVALS, Census, Repetition
-from govi_server.kv78turbo.stamps import latest_timestamp
+from govi_server.kv78turbo.stamps import TICKS, Stamp, latest_timestamp
 
 SILENT_FEED_SECONDS = 1.0 * MINUTE
 """Silence of all operators that is an outage of the feed, if several were active, and if it is longer than two
@@ -17,6 +17,9 @@ intervals of one of them."""
 
 ACTIVE_SECONDS = 5.0 * MINUTE
 """Time since its latest data in which an operator is active."""
+
+OLD_SECONDS = 1.0 * MINUTE
+"""A message that was published so long before the latest one of its operator is sent again, not a repetition."""
 
 MAX_OPERATORS = 1000
 """Operators whose latest update is stored; the feed has about thirty."""
@@ -34,6 +37,8 @@ class Operators:
         """The latest LastUpdateTimeStamp of each operator."""
         self.repetitions: dict[str, Repetition] = {}
         """How often each operator repeats its passtimes; of the operators in last_heard."""
+        self._published: dict[str, Stamp] = {}
+        """When the latest message of each operator was published."""
         self._latest = math.inf
         """When any operator last sent data; infinite before."""
         self.reliability_version = 0
@@ -67,12 +72,18 @@ class Operators:
         if latest is not None and operator in self.last_heard:
             self.last_update[operator] = latest
 
-    def add_gap(self, operator: str, last_heard: float | None, now: float, n_rows: int) -> None:
+    def add_gap(
+        self, operator: str, last_heard: float | None, now: float, n_rows: int, published: Stamp | None = None
+    ) -> None:
         """Add the time between two rows for a passtime to the operator's gaps, for all rows of a message.
 
-        last_heard: when the passtime was sent before (epoch seconds); None if never.
+        last_heard: when the passtime was sent before (epoch seconds); None if never. published: when the message was.
         """
         repetition = self.repetitions.get(operator)
+        if published is not None and repetition is not None:
+            latest = self._published[operator] = max(published, self._published.get(operator, published))
+            if latest - published > OLD_SECONDS * TICKS:
+                return
         if repetition is not None and last_heard is not None:
             limit = repetition.limit
             repetition.add_gap(last_heard, now, n_rows)
@@ -104,6 +115,7 @@ class Operators:
     def _remove(self, operator: str) -> None:
         self.last_heard.discard(operator)
         self.last_update.pop(operator, None)
+        self._published.pop(operator, None)
         repetition = self.repetitions.pop(operator, None)
         self.reliability_version += repetition is not None and repetition.limit != math.inf
 

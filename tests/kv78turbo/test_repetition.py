@@ -17,6 +17,7 @@ from govi_server.kv78turbo.feed import Feed
 from govi_server.kv78turbo.freshness import reliability, seconds_fresh
 from govi_server.kv78turbo.operators import Operators
 from govi_server.kv78turbo.repetition import MIN_CENSUS, Repetition
+from govi_server.kv78turbo.stamps import stamp_of
 from govi_server.kv78turbo.stop_departures import StopDepartures
 from govi_server.modules.kv55_feed import Kv55Feed
 from govi_server.operations.snapshot import records_of, restore
@@ -183,6 +184,16 @@ class SilentFeedTests(SynchronousTestCase):
         version = operators.reliability_version
         self.assertEqual(self.age(operators, 71), 0)
         self.assertNotEqual(operators.reliability_version, version)
+
+    def test_old_messages(self) -> None:
+        """Messages that were published long before the latest one are sent again: their gaps are not counted."""
+        operators = self.operators("A", interval=30)
+        for seconds, interval in ((200, 30), (10, 250)):
+            for n in range(50):
+                operators.data_received("A", NOW + 30, self.fail)
+                published = NOW + 30 - seconds * (n % 2)
+                operators.add_gap("A", NOW - 220 * (n % 2), NOW + 30, 100, stamp_of(published))
+            self.assertEqual(operators.repetitions["A"].interval, interval)
 
     def test_clock_set_back(self) -> None:
         """A silence that ends in the future is forgotten: nothing would age until then."""

@@ -227,7 +227,11 @@ class LiveDocuments(FeedOracle):
     def check_missing(self, exchange: Exchange) -> None:
         """A stop is not refused while its departures are known."""
         code = exchange.path.partition("=")[2] if exchange.module == "siri" else exchange.stop
-        if exchange.module in ("live", "tpc", "siri") and code in NAMES and self.now - self.world.node.started_at > 5:
+        is_settled = (
+            self.now - self.world.node.started_at > 5
+            and self.now - self.world.model.changed.get(code, -1e9) > SETTLED
+        )
+        if exchange.module in ("live", "tpc", "siri") and code in NAMES and is_settled:
             horizon = HORIZONS[exchange.module]
             self.check_complete(f"{exchange}: {exchange.status}", code, set(), horizon)
 
