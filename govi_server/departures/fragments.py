@@ -65,12 +65,12 @@ _Part = TypeVar("_Part")
 
 
 def make_part(
-    fragments: Fragments | None, form: str, make: Callable[[], _Part], state: object = None
+    fragments: Fragments | None, form: str, state: object, make: Callable[..., _Part], *arguments: Any
 ) -> tuple[_Part, bool]:
-    """Return a part of a document, and whether it was stored.
+    """Return a part of a document, made with make(*arguments), and whether it was stored.
 
     fragments: None if nothing is stored. state: what else it depends on and changes with time, such as the remaining
-    minutes; a stored part of another state is replaced.
+    minutes; a stored part of another state is replaced. Always None for some forms.
     """
     stored = None if fragments is None else fragments.parts.get(form)
     if stored is not None:
@@ -78,7 +78,7 @@ def make_part(
             return stored, True
         if stored[0] == state:
             return stored[1], True
-    part = make()
+    part = make(*arguments)
     if fragments is not None:
         fragments.store(form, part if state is None else (state, part))
     return part, False

@@ -9,10 +9,18 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
-from govi_server.departures.display import DepartureDisplay, DisplayRow, Provenance, RowState, StopDisplay, StopState
-from govi_server.departures.fragments import STEP_PARTS, make_part, pieces
+from govi_server.departures.display import (
+    COUNTDOWN_SECONDS,
+    DepartureDisplay,
+    DisplayRow,
+    Provenance,
+    RowState,
+    StopDisplay,
+    StopState,
+)
+from govi_server.departures.fragments import STEP_PARTS, Fragments, make_part, pieces
 from govi_server.departures.modes import Mode
-from govi_server.departures.times import local_timestamp
+from govi_server.departures.times import MINUTE, local_timestamp
 from govi_server.pages.texts import TEXTS, clock, direction_words, left_words, row_words, stop_words
 
 _Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -88,6 +96,9 @@ FIELDS = tuple(_MEMBERS)
 LINE_FIELDS = ("line", "destination", "time")
 """The fields of a line of text, unless a fields parameter selects others."""
 
+_COUNTDOWN_MINUTES = COUNTDOWN_SECONDS // MINUTE
+"""From so many remaining minutes on, a line has the time of day."""
+
 Departure = defstruct(
     "Departure",
     [(name, member.type | UnsetType, UNSET) for name, member in _MEMBERS.items()],
@@ -133,20 +144,6 @@ def problem(board: Iterable[str], title: str, status: int, detail: str) -> Itera
 
 def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[str] = FIELDS) -> Iterator[str]:
     """Write a board as JSON, in pieces. fields: the members of each departure."""
-    members = [(name, _MEMBERS[name].value) for name in fields]
-    counts_down = any(_MEMBERS[name].counts_down for name in fields)
-    form = f"json {lang} {','.join(fields)}"
-
-    def departure(stop: StopDisplay, row: DisplayRow, follows: bool) -> tuple[str, bool]:
-        state = row.state, stop.minutes(row, now) if counts_down else None
-        part, was_stored = make_part(
-            row.fragments,
-            form,
-            lambda: _json({name: value(stop, row, now, lang) for name, value in members}),
-            state,
-        )
-        return f", {part}" if follows else part, was_stored
-
     begin, end = _split_array(Board([]))
     for n, stop in enumerate(display.stops):
         description = BoardStop(
@@ -161,9 +158,30 @@ def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[
         )
         begin_stop, end_stop = _split_array(description)
         yield f"{', ' if n else begin}{begin_stop}"
-        yield from pieces((departure(stop, row, n > 0) for n, row in enumerate(stop.rows)), "")
+        yield from pieces(_departures(stop, lang, now, fields), "")
         yield end_stop
     yield f"{end}\n"
+
+
+def _departures(stop: StopDisplay, lang: str, now: float, fields: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Write the elements of the array of departures; yield each, and whether it was stored."""
+    counts_down = _count_down(fields)
+    form = f"json {lang} {','.join(fields)}"
+    separator = ""
+    for row in stop.rows:
+        state = row.state, stop.minutes(row, now) if counts_down else None
+        element, was_stored = make_part(row.fragments, form, state, _departure, stop, row, now, lang, fields)
+        yield separator + element, was_stored
+        separator = ", "
+
+
+def _departure(stop: StopDisplay, row: DisplayRow, now: float, lang: str, fields: Sequence[str]) -> str:
+    return _json({name: _MEMBERS[name].value(stop, row, now, lang) for name in fields})
+
+
+def _count_down(fields: Iterable[str]) -> bool:
+    """Return whether the values of fields depend on the remaining minutes."""
+    return any(_MEMBERS[name].counts_down for name in fields)
 
 
 def _json(value: object) -> str:
@@ -184,27 +202,37 @@ def lines(
 
     width: the exact length of a line in characters; times are not shortened for it. None: no limit or padding.
     """
-    rows: list[tuple[DisplayRow, tuple[str, ...]]] = []
+    rows: list[tuple[Fragments | None, tuple[str, ...]]] = []
     widths = [0] * len(fields)
-    texts = [_MEMBERS[name].text or _MEMBERS[name].value for name in fields]
+    counts_down = _count_down(fields)
+    form = f"cells {lang} {','.join(fields)}"
     for stop in display.stops:
         for row in stop.rows:
-            cells = tuple([str(text(stop, row, now, lang) or "") for text in texts])
+            minutes = stop.minutes(row, now) if counts_down else None
+            left = minutes if minutes is None or minutes < _COUNTDOWN_MINUTES else _COUNTDOWN_MINUTES
+            state = row.state, row.shows_direction, left
+            cells, _ = make_part(row.fragments, form, state, _cells, stop, row, now, lang, fields)
             widths = [max(column, len(cell)) for column, cell in zip(widths, cells, strict=True)]
-            rows.append((row, cells))
+            rows.append((row.fragments, cells))
             if len(rows) % STEP_PARTS == 0:
                 yield ""
     if rows and width is not None:
         _fit(widths, fields, width)
     form = f"line {','.join(fields)}"
-
-    def line(row: DisplayRow, cells: tuple[str, ...]) -> tuple[str, bool]:
-        return make_part(row.fragments, form, lambda: _row(cells, fields, widths, width), (cells, widths, width))
-
-    yield from pieces((line(row, cells) for row, cells in rows), "")
+    parts = (
+        make_part(fragments, form, (cells, widths, width), _row, cells, fields, widths, width)
+        for fragments, cells in rows
+    )
+    yield from pieces(parts, "")
     for stop in display.stops:
         words = "" if stop.rows else stop_words(stop, display.horizon, lang)
         yield _line(words, width) if words else ""
+
+
+def _cells(stop: StopDisplay, row: DisplayRow, now: float, lang: str, fields: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts of the fields of a line."""
+    texts = [_MEMBERS[name].text or _MEMBERS[name].value for name in fields]
+    return tuple([str(text(stop, row, now, lang) or "") for text in texts])
 
 
 def _row(cells: Sequence[str], fields: Sequence[str], widths: Sequence[int], width: int | None) -> str:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Generator, Iterable
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from math import ceil
 from typing import cast
 
@@ -154,7 +153,7 @@ class OvapiDocuments:
                 journey, passtime, fragments = item
                 # Without a timestamp, it depends on the moment.
                 fragments = None if passtime.last_update is None else fragments
-                part, was_stored = make_part(fragments, "ovapi", partial(self._encoded, passtime))
+                part, was_stored = make_part(fragments, "ovapi", None, self._encoded, passtime)
                 passes[journey] = cast(PassDocument, Raw(part))
             if not was_stored or n % STEP_PARTS == 0:
                 yield

@@ -5,7 +5,6 @@ departure board.
 """
 
 from collections.abc import Generator, Sequence
-from functools import partial
 from typing import Annotated, Literal, cast
 
 import msgspec
@@ -174,8 +173,8 @@ class SiriDocuments:
                 reliable = reliability(entry.passtime, outdated)
                 # Without a timestamp, it depends on the moment.
                 fragments = None if entry.passtime.last_update is None else entry.fragments
-                make = partial(self._encoded, entry.passtime, reliable)
-                visit, was_stored = make_part(fragments, f"siri {reliable}", make)
+                form = f"siri {reliable}"
+                visit, was_stored = make_part(fragments, form, None, self._encoded, entry.passtime, reliable)
                 visits.append(cast(MonitoredStopVisit, Raw(visit)))
                 if len(visits) == limit:
                     break

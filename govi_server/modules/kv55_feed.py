@@ -157,7 +157,10 @@ class Kv55Feed(Service):
         return board.code, pieces((None if entry is None else self._part(entry) for entry in selected), b"")
 
     def _part(self, entry: JoinedPasstime) -> tuple[bytes, bool]:
-        return make_part(entry.fragments, "kv55", lambda: messages.write_trip(self._trip(entry.passtime)))
+        return make_part(entry.fragments, "kv55", None, self._written, entry.passtime)
+
+    def _written(self, passtime: Passtime) -> bytes:
+        return messages.write_trip(self._trip(passtime))
 
     def _public_number(self, entry: JoinedPasstime) -> str:
         return self.feed.timetable.public_number(entry.passtime)
