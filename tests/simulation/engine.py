@@ -211,6 +211,8 @@ class Engines:
         self.changed_at = -inf
         """When a fault last began or ended."""
         self.lost_data_at = -inf
+        self.met_at = -inf
+        """When all nodes were last served well at the same time, and so know each other."""
         self.was_spoiled = False
         """Whether it has had values of another program."""
         self.names: dict[bytes, int] = {}
@@ -251,7 +253,7 @@ class Engines:
 
         A node that was started without it does not know the others.
         """
-        if self.healthy_since == inf and any(node.started_at > self.changed_at for node in self.world.nodes):
+        if any(node.started_at > self.met_at for node in self.world.nodes):
             return False
         return self.mode not in ("garbage", "evict") and self.world.scheduler.now - self.changed_at > 20
 

@@ -314,6 +314,8 @@ class Sharing(SharedOracle):
         self.lost_at: dict[Node, float] = {}
 
     def tick(self) -> None:
+        if self.is_well(self.now, *self.world.nodes):
+            self.engines.met_at = self.now
         for node in self.world.nodes:
             is_steady = self.world.network.slowest < 0.1 and not self.world.step_slack(self.now - CONNECT_SECONDS)
             if not node.is_up or not is_steady or self.engines.mode or self.engines.is_connected(node):
