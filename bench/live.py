@@ -46,10 +46,12 @@ SHORT_FORMS = ("/kv55", "/board HTML")
 """The forms of short measurements, and of those of other servers."""
 
 WARM_UP_SECONDS = 2
-"""How long a load runs before it is measured: what changed during the other load has been requested then."""
+"""How long a repeated hit runs before it is measured."""
 
 STORED_SECONDS = 10.0
-"""For how long boards are stored at most: those that were requested at the same moment expire together."""
+"""For how long boards are stored at most. Random stops are requested for so long before they are measured, and while
+they are: the first requests meet boards that have changed during other loads, and those that were made at the same
+moment expire together."""
 
 MIN_DEPARTURES = 5
 """Departures in a complete body; each form shows its own horizon of the 20 in two hours."""
@@ -116,6 +118,12 @@ class Rounds:
         return f"{statistics.median(a / b for a, b in zip(self.costs, other.costs, strict=True)):.2f}"
 
 
+def steady_load(server: Running, requests: BoardRequests, working: Sequence[Running] = ()) -> Load:
+    """Request random stops at saturation for so long that what is measured does not depend on other loads."""
+    requests.wrk(server, STORED_SECONDS, working=working)
+    return requests.wrk(server, STORED_SECONDS, working=working)
+
+
 def steady_latencies(port: int, requests: BoardRequests, rate: float, seconds: float) -> Latencies:
     """Measure an open loop after it has run for so long that the boards do not expire together any more."""
     open_loop(port, requests, rate, STORED_SECONDS)
@@ -142,12 +150,12 @@ def random_stops(report: Report, folder: Path, options: Options) -> None:
             memory, before = fed.server.memory(), fed.feed_share(options.feed_seconds)
             for form in options.forms:
                 loads = options.requests(form, stops), options.requests(form, 1)
-                results[form] = random, _ = Rounds(), Rounds()
+                results[form] = random, hit = Rounds(), Rounds()
                 request_each(options.port, loads[0])  # what has changed while other forms were loaded
                 for _ in range(options.rounds):
-                    for rounds, load in zip(results[form], loads, strict=True):
-                        load.wrk(fed.server, WARM_UP_SECONDS)
-                        rounds.loads.append(load.wrk(fed.server, options.seconds))
+                    random.loads.append(steady_load(fed.server, loads[0]))
+                    loads[1].wrk(fed.server, WARM_UP_SECONDS)
+                    hit.loads.append(loads[1].wrk(fed.server, options.seconds))
                 latencies = steady_latencies(
                     options.port, loads[0], random.rate / 2, options.seconds * options.rounds
                 )
@@ -200,15 +208,14 @@ def peers(report: Report, folder: Path, options: Options) -> None:
                 running = stack.enter_context(uvicorn)
                 servers.append((running, (running,)))
             results = []
-            for server, working in servers:
+            for _, working in servers:
                 feed_share = share if fed.server in working else 0.0
                 results.append((Rounds(feed_share=feed_share), Rounds(feed_share=feed_share)))
-                for load in loads:
-                    load.wrk(server, 1)  # warm up
             for _ in range(options.rounds):
                 for (server, working), result in zip(servers, results, strict=True):
-                    for rounds, load in zip(result, loads, strict=True):
-                        rounds.loads.append(load.wrk(server, options.seconds, working=working))
+                    random, hit = result
+                    random.loads.append(steady_load(server, loads[0], working))
+                    hit.loads.append(loads[1].wrk(server, options.seconds, working=working))
             rows = []
             for (server, _), (random, hit) in zip(servers, results, strict=True):
                 latencies = steady_latencies(server.port, loads[0], random.rate / 2, options.seconds * options.rounds)
@@ -234,7 +241,7 @@ def held(report: Report, folder: Path, options: Options) -> None:
         rows = []
         paths = [f"/events/{stop_code(stop)}" for stop in range(n_streams)]
         with held_connections(options.port, requests.paths[0], idle, paths) as streams:
-            requests.wrk(fed.server, WARM_UP_SECONDS)
+            requests.wrk(fed.server, STORED_SECONDS)
             rate = Rounds([requests.wrk(fed.server, options.seconds) for _ in range(options.rounds)]).rate / 2
             for is_loading, title in enumerate(("without planning", "while planning is loaded")):
                 open_loop(options.port, requests, rate, STORED_SECONDS)  # as steady_latencies()

@@ -26,6 +26,7 @@ class _Request:
         "has_engine_failed",
         "has_waited",
         "is_new",
+        "requested_at",
         "source_request",
         "started_at",
         "waiting",
@@ -42,6 +43,8 @@ class _Request:
         """The results of the callers, each with the time from which its deadline counts."""
         self.source_request: Deferred[Board] | None = None
         """The request to this node's source, if it was sent."""
+        self.requested_at = now
+        """When it was sent."""
         self.has_waited = False
         self.has_engine_failed = False
         """Whether the request was sent to the source because the engine had failed."""
@@ -133,7 +136,10 @@ class SharedSource(Service):
             if claim.state == "claimed" and request.code not in self._requests:
                 self._boards.release(request.code, "unreachable")
         elif claim.board is not None:
-            self._finish(request, claim.board)
+            if request.source_request is not None and claim.board.received_at < request.requested_at:
+                self._resolve(request, claim.board)  # the source has still to respond
+            else:
+                self._finish(request, claim.board)
         elif request.source_request is not None:
             return  # the claim was renewed, or another node has taken it over and sends a request as well
         elif claim.state == "wait" and not request.is_new:
@@ -195,6 +201,7 @@ class SharedSource(Service):
     # The source.
 
     def _request_from_source(self, request: _Request) -> None:
+        request.requested_at = self._clock.seconds()
         request.source_request = maybeDeferred(self._source.board, request.code)
         request.source_request.addCallbacks(
             self._board_received, self._no_board_received, callbackArgs=(request,), errbackArgs=(request,)
@@ -231,12 +238,17 @@ class SharedSource(Service):
         if isinstance(result, Board) and not request.waiting:
             for on_board in self._listeners:
                 on_board(result)
-        for waiting in request.waiting:
+        self._resolve(request, result)
+
+    def _resolve(self, request: _Request, result: Board | NoBoard | Failure) -> None:
+        """Give the callers of a request its result."""
+        waiting, request.waiting = request.waiting, {}
+        for caller in waiting:
             self._count(request)
             if isinstance(result, NoBoard):
-                waiting.errback(result)
+                caller.errback(result)
             else:
-                waiting.callback(result)
+                caller.callback(result)
 
     def _count(self, request: _Request) -> None:
         self._boards.status.results[self._boards.module, _origin(request)] += 1

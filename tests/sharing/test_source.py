@@ -124,6 +124,23 @@ class SharedSourceTests(SharingTestCase):
         self.assertEqual(self.n_requests(), [1, 1, 0])
         self.assertEqual(self.nodes[2].results, {"waited": 1, "shared": 1})
 
+    def test_older_board_does_not_end_a_request(self) -> None:
+        """When the engine is back, its board is served, but the request goes on whose response will be newer."""
+        self.nodes[1].boards.store(self.board(journey="1", age=55))
+        self.pass_time(0.1)
+        self.engine.model.error = "ERR"
+        (own,) = self.request(0)
+        self.assertEqual(self.n_requests(), [1, 0, 0])
+        self.engine.model.error = ""
+        self.pass_time(RENEW_SECONDS + 0.1)
+        self.assertEqual(self.successResultOf(own).trips[0].journey_number, "1")
+        self.pass_time(10)  # the board is stale, and the gateway slow
+        (later,) = self.request(0)
+        self.assertEqual(self.n_requests(), [1, 0, 0])
+        self.nodes[0].source.results[0].callback(self.board(journey="2"))
+        self.pass_time(0.1)
+        self.assertEqual(self.successResultOf(later).trips[0].journey_number, "2")
+
     def test_lost_message_costs_half_a_second(self) -> None:
         """A node that is not told of the board finds it within RENEW_SECONDS."""
         self.engine.loses_messages = True
