@@ -179,6 +179,8 @@ class Session:
         books = self.user.books[self.node]
         if self.epoch in self.world.killed_epochs:
             return
+        if message.status == 406 and self.world.step_slack(exchange.sent_at):
+            books.is_unclean = True  # the deadline has passed before the request was read
         path = exchange.path.partition("?")[0]
         books.complete[exchange.method, path, message.status, message.size, exchange.cache_result] += 1
         self.world.completed(exchange)
