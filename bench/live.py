@@ -156,9 +156,7 @@ def random_stops(report: Report, folder: Path, options: Options) -> None:
                     random.loads.append(steady_load(fed.server, loads[0]))
                     loads[1].wrk(fed.server, WARM_UP_SECONDS)
                     hit.loads.append(loads[1].wrk(fed.server, options.seconds))
-                latencies = steady_latencies(
-                    options.port, loads[0], random.rate / 2, options.seconds * options.rounds
-                )
+                latencies = steady_latencies(options.port, loads[0], random.rate / 2, STORED_SECONDS)
                 latency_rows.append((form, *latency_columns(random.rate / 2, latencies)))
                 print(form, *(f"{rounds.columns()[0]} us" for rounds in results[form]), flush=True)
             after = fed.feed_share(options.feed_seconds)
@@ -218,7 +216,7 @@ def peers(report: Report, folder: Path, options: Options) -> None:
                     hit.loads.append(loads[1].wrk(server, options.seconds, working=working))
             rows = []
             for (server, _), (random, hit) in zip(servers, results, strict=True):
-                latencies = steady_latencies(server.port, loads[0], random.rate / 2, options.seconds * options.rounds)
+                latencies = steady_latencies(server.port, loads[0], random.rate / 2, STORED_SECONDS)
                 row = (server.name, *random.columns(), random.ratio(results[0][0]), *hit.columns())
                 rows.append((*row, *latency_columns(random.rate / 2, latencies)))
         head = ("server", "random stop, us", "least", "to govi-cache", "repeated hit, us", "least", *LATENCY_HEAD)
@@ -307,8 +305,8 @@ def main() -> None:
     parser.add_argument("--changed", type=float, default=0.5, help="share of the rows that are changed")
     parser.add_argument("--planning", type=int, help="planned passtimes that are loaded in part held (200000)")
     parser.add_argument("--gzip", action="store_true", help="request compressed responses")
-    parser.add_argument("--rounds", type=int, help="rounds of each load (3)")
-    parser.add_argument("--seconds", type=float, help="duration of a load (3)")
+    parser.add_argument("--rounds", type=int, help="rounds of each load (2)")
+    parser.add_argument("--seconds", type=float, help="duration of a repeated hit (3)")
     parser.add_argument("--port", type=int, default=FIRST_PORT, help="first of ten ports")
     parser.add_argument("--quick", action="store_true", help="shorter measurements")
     parser.add_argument("--write", metavar="FILE", help="file in which the chapter of this report is replaced")
@@ -323,7 +321,7 @@ def main() -> None:
         changed=arguments.changed,
         encoding="gzip" if arguments.gzip else "identity",
         planning=arguments.planning or (20_000 if quick else 200_000),
-        rounds=arguments.rounds or (1 if quick else 3),
+        rounds=arguments.rounds or (1 if quick else 2),
         seconds=arguments.seconds or (2.0 if quick else 3.0),
         port=arguments.port,
         is_quick=quick,
