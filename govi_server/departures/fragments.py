@@ -27,6 +27,8 @@ class Fragments(Struct, gc=False, eq=False):
     """
 
     parts: dict[str, Any]
+    unused: dict[str, Any] | None = None
+    """Parts that were not used since the last call of drop_unused()."""
     size: int = 0
     """The memory of all parts in bytes."""
 
@@ -40,15 +42,32 @@ class Fragments(Struct, gc=False, eq=False):
     def __repr__(self) -> str:
         return "Fragments()"
 
+    def find(self, form: str) -> Any:
+        """Return the stored part of a form; None if there is none."""
+        part = self.parts.get(form)
+        if part is None and self.unused is not None:
+            part = self.unused.pop(form, None)
+            if part is not None:
+                self.parts[form] = part
+        return part
+
     def store(self, form: str, part: Any) -> None:
         """Store a part, always of the same type for a form: a text, or a tuple of texts and numbers."""
         if form in self.parts:
             self.size -= _size_of(form, self.parts[form])
         elif len(self.parts) >= MAX_FORMS:
             self.parts.clear()
+            self.unused = None
             self.size = 0
         self.parts[form] = part
         self.size += _size_of(form, part)
+
+    def drop_unused(self) -> None:
+        """Drop the parts that were not used since the last call."""
+        if self.unused:
+            self.size -= sum([_size_of(form, part) for form, part in self.unused.items()])
+        self.unused = self.parts or None
+        self.parts = {}
 
 
 def _size_of(form: str, part: Any) -> int:
@@ -72,7 +91,7 @@ def make_part(
     fragments: None if nothing is stored. state: what else it depends on and changes with time, such as the remaining
     minutes; a stored part of another state is replaced. Always None for some forms.
     """
-    stored = None if fragments is None else fragments.parts.get(form)
+    stored = None if fragments is None else fragments.find(form)
     if stored is not None:
         if state is None:
             return stored, True

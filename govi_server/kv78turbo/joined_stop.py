@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Generator, Mapping, MutableMapping
+from math import inf
 from operator import attrgetter
 from sys import intern
 
@@ -34,6 +35,10 @@ STEP_PASSTIMES = 64
 
 MAX_INSERTED = 16
 """Changes up to which passtimes are inserted one by one; with more, all are sorted."""
+
+UNUSED_SECONDS = 10.0
+"""Time without use after which parts of documents are dropped when memory is short: the documents of a stop that is
+requested all the time are made again every ten seconds, if not more often."""
 
 _Order = tuple[float, str, bytes]
 
@@ -111,8 +116,8 @@ class JoinedStop:
     """
 
     __slots__ = (
-        "__weakref__", "_entries", "_planned_at", "_planned_since", "_planned_until", "_version", "code", "passtimes",
-        "planning", "realtime_operators",
+        "__weakref__", "_dropped_at", "_entries", "_planned_at", "_planned_since", "_planned_until", "_version",
+        "code", "passtimes", "planning", "realtime_operators",
     )  # fmt: skip
 
     def __init__(self, code: str, planning: object, planned_at: MutableMapping[bytes, "JoinedStop"]) -> None:
@@ -126,6 +131,15 @@ class JoinedStop:
         self._entries: dict[bytes, JoinedPasstime] = {}
         self._version = 0
         self._planned_since = self._planned_until = 0.0
+        self._dropped_at = -inf
+
+    def drop_unused(self, now: float) -> None:
+        """Drop the parts of documents that were not used for UNUSED_SECONDS. now: epoch seconds."""
+        if 0 <= now - self._dropped_at < UNUSED_SECONDS:
+            return
+        self._dropped_at = now
+        for entry in self.passtimes:
+            entry.fragments.drop_unused()
 
     @property
     def size(self) -> int:

@@ -42,6 +42,9 @@ DOCUMENTS_SHARE = 0.5
 RENDERING_BYTES = 2 << 10
 """Memory of a cached rendering besides its body, about: 1,730 bytes were measured."""
 
+SHORT_SHARE = 0.9
+"""The share of the memory of joined passtimes from which parts of documents are dropped that are not used."""
+
 MEASURE_SECONDS = 1.0
 """How often the fragments of the stops that were used since are counted."""
 
@@ -207,6 +210,8 @@ class StopDeparturesCache:
         """Account for the fragments that were made of stops since they were used."""
         for code, joined in self._used.items():
             if self.joined.get(code) is joined:
+                if self.joined.bytes > self.joined.max_bytes * SHORT_SHARE:  # rather than evict other stops
+                    joined.drop_unused(now)
                 self.joined.put(code, joined, joined.size)
         self._used.clear()
         self._n_unmeasured = 0

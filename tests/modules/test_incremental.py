@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.application.service import Service
 
 from govi_server.departures.times import local_timestamp, write_time
+from govi_server.kv78turbo.joined_stop import UNUSED_SECONDS
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.kv55_feed import Kv55Feed
@@ -194,6 +195,14 @@ def evict_joined(test: "IncrementalTests") -> None:
     test.forget(test.feed.boards.joined)
 
 
+def drop_parts(test: "IncrementalTests") -> None:
+    """Drop the parts of documents that were not used since the last time."""
+    for code in STOPS:
+        joined = test.feed.boards.joined.get(code)
+        for entry in () if joined is None else joined.passtimes:
+            entry.fragments.drop_unused()
+
+
 def check(test: "IncrementalTests") -> None:
     """Compare all documents."""
     test.check()
@@ -216,6 +225,7 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
     st.just(sweep),
     st.just(evict),
     st.just(evict_joined),
+    st.just(drop_parts),
     st.just(check),
     st.just(check),
 )
@@ -309,6 +319,40 @@ class IncrementalTests(LiveTestCase):
         send_passtimes([moments(arrives=10, departs=10, late=3)], 0.0)(self)
         self.documents()
         self.assertIsNone(is_freed())
+
+    def test_parts_are_dropped_before_stops(self) -> None:
+        """When memory is short, parts of documents that are not requested any more make room, not other stops."""
+        self.start()
+        rows: list[Mapping[str, str | None]] = [
+            moments(arrives=n, departs=n, late=0) | {"JourneyNumber": f"{n}", "TimingPointCode": f"3000000{n % 10}"}
+            for n in range(10, 60)
+        ]
+        send_passtimes(rows, 0.0)(self)
+        boards = self.feed.boards
+        paths = {path: sorted(f"/{path}/{code}" for code in boards.passtimes.stops) for path in ("tpc", "kv55")}
+        for path in paths["tpc"]:
+            self.request(path)
+        boards._measure(self.clock.seconds())
+        n_stops, size = len(boards.joined), boards.joined.bytes
+        boards.joined.max_bytes = round(1.05 * size)
+        evicted = []
+        for _ in range(5):
+            self.clock.advance(UNUSED_SECONDS)
+            self.forget(boards.documents)
+            for path in paths["kv55"]:
+                self.request(path)
+            boards._measure(self.clock.seconds())
+            evicted.append(boards.joined.n_evicted)
+        self.assertEqual((len(boards.joined), evicted[-1]), (n_stops, evicted[-3]))
+        parts = {
+            form
+            for joined in map(boards.joined.get, boards.passtimes.stops)
+            if joined is not None
+            for entry in joined.passtimes
+            for form in entry.fragments.parts
+        }
+        self.assertEqual(parts, {"kv55"})
+        self.assertLess(boards.joined.bytes, size)
 
     def stored_paths(self) -> list[str]:
         """Return the paths whose documents do not depend on the moment, besides that at which they were made."""
