@@ -314,6 +314,8 @@ class FeedWorld:
         """What is wrong with it now: see faults.FEED_FAULTS."""
         self.healthy_since = world.scheduler.now
         self.journeys: dict[tuple[date, str, int], Journey] = {}
+        self.published_at = self.busy_since = world.scheduler.now
+        """When it has last published rows, and since when it does so again and again: all journeys may be over."""
         self.messages: dict[str, Message] = {}
         self._n_messages = 0
         self.sent: dict[bytes, tuple[bytes, list[Any], float]] = {}
@@ -458,6 +460,9 @@ class FeedWorld:
     def publish(self, owner: str, content: list[Any]) -> None:
         if not content or owner in self.faults:
             return
+        if self.now - self.published_at > 2 * CYCLE:
+            self.busy_since = self.now
+        self.published_at = self.now
         self.n_rows += len(content)
         text = rows.passtimes(*[row.fields() for row in content], published=self._stamp(self.now))
         self.send(f"/GOVI/KV8passtimes/{owner}", text, content)

@@ -286,7 +286,9 @@ class Feeds(FeedOracle):
         world, now = self.world, self.now
         if world.feed is None or not world.node.is_up or world.steps or not now % 30 < 1:
             return
-        began = max(world.feed.healthy_since, world.node.started_at, world.begin)
+        if now - world.feed.published_at > 2 * CYCLE:
+            return
+        began = max(world.feed.healthy_since, world.feed.busy_since, world.node.started_at, world.begin)
         if now - began > self.DELAY and now - world.model.last > self.DELAY:
             self.found(f"nothing received for {now - world.model.last:.0f} s, though the feed is well")
 
