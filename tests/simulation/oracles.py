@@ -182,6 +182,8 @@ class Boards(Oracle):
         self.accepted: set[Question] = set()
         self.checked: set[tuple[str, int, int]] = set()
         self.etags: dict[tuple[str, str], Answer] = {}
+        self.doubtful: set[int] = set()
+        """The serial numbers of answers that were accepted when it was not known to which question."""
         self.last_stale: dict[tuple[str, str, int], tuple[float, int]] = {}
         """By module, stop and process: when a board was last served stale, and its serial number."""
 
@@ -189,6 +191,8 @@ class Boards(Oracle):
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
         epoch: int,
     ) -> None:  # fmt: skip
+        if answer is not None and self.world.step_slack(question.at):
+            self.doubtful.add(answer.serial)
         if not self.world.is_current(epoch) or self.world.step_slack(question.at) or self.is_cut_off(status, epoch):
             return
         key = gateway.module, answer.code if answer is not None else question.code
@@ -212,6 +216,8 @@ class Boards(Oracle):
             self.tainted[key] = self.now
         if status != 200 or answer.question is None:
             return
+        if self.is_tainted(key):
+            self.doubtful.add(answer.serial)
         is_first = question not in self.accepted
         self.accepted.add(question)
         question.ended_at = question.ended_at or self.now
@@ -314,8 +320,8 @@ class Boards(Oracle):
         previous = self.last_stale.get(place)
         if previous is None or previous[1] != answer.serial or previous[0] < since:
             self.last_stale[place] = self.now, answer.serial
-        elif self.now - previous[0] > 13 and key[1] in gateway.all_stops:
-            self.found(f"{exchange}: still stale {self.now - previous[0]:.1f} s after it was to be refreshed")
+        elif exchange.sent_at - previous[0] > 13 and key[1] in gateway.all_stops:
+            self.found(f"{exchange}: still stale {exchange.sent_at - previous[0]:.1f} s after it was to be refreshed")
 
     def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
         """Return since when a board that is served stale is refreshed; inf if it cannot be."""
@@ -325,7 +331,7 @@ class Boards(Oracle):
         question = answer.question
         if question is None:
             return
-        if self.is_tainted(key):
+        if self.is_tainted(key) or answer.serial in self.doubtful:
             return
         seen = (exchange.user, *key)
         if question.index < self.seen.get(seen, 0):
