@@ -105,6 +105,11 @@ def whole_minutes(seconds: float) -> int:
     return int(seconds // MINUTE) if seconds > 0 else 0
 
 
+def displays_minutes(minutes: int | None) -> bool:
+    """Return whether a departure is displayed with its remaining minutes, rather than with a time."""
+    return minutes is not None and minutes * MINUTE < COUNTDOWN_SECONDS
+
+
 class StopDisplay(Struct, frozen=True):
     """The display of one stop."""
 

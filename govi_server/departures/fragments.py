@@ -29,6 +29,8 @@ class Fragments(Struct, gc=False, eq=False):
     parts: dict[str, Any]
     unused: dict[str, Any] | None = None
     """Parts that were not used since the last call of drop_unused()."""
+    unused_size: int = 0
+    """The memory of these in bytes."""
     size: int = 0
     """The memory of all parts in bytes."""
 
@@ -49,24 +51,24 @@ class Fragments(Struct, gc=False, eq=False):
             part = self.unused.pop(form, None)
             if part is not None:
                 self.parts[form] = part
+                self.unused_size -= _size_of(form, part)
         return part
 
     def store(self, form: str, part: Any) -> None:
         """Store a part, always of the same type for a form: a text, or a tuple of texts and numbers."""
         if form in self.parts:
             self.size -= _size_of(form, self.parts[form])
-        elif len(self.parts) >= MAX_FORMS:
+        elif len(self.parts) + len(self.unused or ()) >= MAX_FORMS:
             self.parts.clear()
             self.unused = None
-            self.size = 0
+            self.size = self.unused_size = 0
         self.parts[form] = part
         self.size += _size_of(form, part)
 
     def drop_unused(self) -> None:
         """Drop the parts that were not used since the last call."""
-        if self.unused:
-            self.size -= sum([_size_of(form, part) for form, part in self.unused.items()])
-        self.unused = self.parts or None
+        self.size -= self.unused_size
+        self.unused, self.unused_size = self.parts or None, self.size
         self.parts = {}
 
 

@@ -10,17 +10,17 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 from govi_server.departures.display import (
-    COUNTDOWN_SECONDS,
     DepartureDisplay,
     DisplayRow,
     Provenance,
     RowState,
     StopDisplay,
     StopState,
+    displays_minutes,
 )
 from govi_server.departures.fragments import STEP_PARTS, Fragments, make_part, pieces
 from govi_server.departures.modes import Mode
-from govi_server.departures.times import MINUTE, local_timestamp
+from govi_server.departures.times import local_timestamp
 from govi_server.pages.texts import TEXTS, clock, direction_words, left_words, row_words, stop_words
 
 _Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -96,9 +96,6 @@ FIELDS = tuple(_MEMBERS)
 LINE_FIELDS = ("line", "destination", "time")
 """The fields of a line of text, unless a fields parameter selects others."""
 
-_COUNTDOWN_MINUTES = COUNTDOWN_SECONDS // MINUTE
-"""From so many remaining minutes on, a line has the time of day."""
-
 Departure = defstruct(
     "Departure",
     [(name, member.type | UnsetType, UNSET) for name, member in _MEMBERS.items()],
@@ -165,7 +162,7 @@ def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[
 
 def _departures(stop: StopDisplay, lang: str, now: float, fields: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Write the elements of the array of departures; yield each, and whether it was stored."""
-    counts_down = _count_down(fields)
+    counts_down = _counts_down(fields)
     form = f"json {lang} {','.join(fields)}"
     separator = ""
     for row in stop.rows:
@@ -179,7 +176,7 @@ def _departure(stop: StopDisplay, row: DisplayRow, now: float, lang: str, fields
     return _json({name: _MEMBERS[name].value(stop, row, now, lang) for name in fields})
 
 
-def _count_down(fields: Iterable[str]) -> bool:
+def _counts_down(fields: Iterable[str]) -> bool:
     """Return whether the values of fields depend on the remaining minutes."""
     return any(_MEMBERS[name].counts_down for name in fields)
 
@@ -204,13 +201,12 @@ def lines(
     """
     rows: list[tuple[Fragments | None, tuple[str, ...]]] = []
     widths = [0] * len(fields)
-    counts_down = _count_down(fields)
+    counts_down = _counts_down(fields)
     form = f"cells {lang} {','.join(fields)}"
     for stop in display.stops:
         for row in stop.rows:
             minutes = stop.minutes(row, now) if counts_down else None
-            left = minutes if minutes is None or minutes < _COUNTDOWN_MINUTES else _COUNTDOWN_MINUTES
-            state = row.state, row.shows_direction, left
+            state = row.state, row.shows_direction, minutes if displays_minutes(minutes) else None
             cells, _ = make_part(row.fragments, form, state, _cells, stop, row, now, lang, fields)
             widths = [max(column, len(cell)) for column, cell in zip(widths, cells, strict=True)]
             rows.append((row.fragments, cells))

@@ -140,6 +140,8 @@ class JoinedStop:
         self._dropped_at = now
         for entry in self.passtimes:
             entry.fragments.drop_unused()
+            if entry.unreliable is not None:
+                entry.unreliable.fragments.drop_unused()
 
     @property
     def size(self) -> int:

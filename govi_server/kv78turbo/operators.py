@@ -80,11 +80,13 @@ class Operators:
         last_heard: when the passtime was sent before (epoch seconds); None if never. published: when the message was.
         """
         repetition = self.repetitions.get(operator)
-        if published is not None and repetition is not None:
+        if repetition is None:
+            return
+        if published is not None:
             latest = self._published[operator] = max(published, self._published.get(operator, published))
             if latest - published > OLD_SECONDS * TICKS:
                 return
-        if repetition is not None and last_heard is not None:
+        if last_heard is not None:
             limit = repetition.limit
             repetition.add_gap(last_heard, now, n_rows)
             self.reliability_version += repetition.invalidates(limit)

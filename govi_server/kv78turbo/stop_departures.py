@@ -43,7 +43,7 @@ RENDERING_BYTES = 2 << 10
 """Memory of a cached rendering besides its body, about: 1,730 bytes were measured."""
 
 SHORT_SHARE = 0.9
-"""The share of the memory of joined passtimes from which parts of documents are dropped that are not used."""
+"""The share of the memory of joined passtimes that is in use before unused parts of documents are dropped."""
 
 MEASURE_SECONDS = 1.0
 """How often the fragments of the stops that were used since are counted."""

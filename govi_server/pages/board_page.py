@@ -14,10 +14,10 @@ from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
 from govi_server.departures.display import (
-    COUNTDOWN_SECONDS,
     DepartureDisplay,
     DisplayRow,
     StopDisplay,
+    displays_minutes,
     whole_minutes,
 )
 from govi_server.departures.fragments import make_part, pieces
@@ -185,7 +185,7 @@ def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
     yield "</tbody></table>"
 
 
-@cache  # a few
+@cache  # of two forms in each language
 def _head(with_platform: bool, lang: str) -> str:
     names = ["line", "destination", *(["platform"] if with_platform else []), "time"]
     return "".join(f'<th scope="col" class="{name}">{escape(TEXTS[lang][name])}</th>' for name in names)
@@ -202,12 +202,13 @@ def _rows(stop: StopDisplay, with_platform: bool, lang: str, now: float) -> Iter
         else:
             begin, end, time = parts
             left = stop.seconds_left(row, now)
-            words = time if left >= COUNTDOWN_SECONDS else _escape(left_words(row, whole_minutes(left), lang))
+            minutes = whole_minutes(left)
+            words = _escape(left_words(row, minutes, lang)) if displays_minutes(minutes) else time
             yield f'{begin}{now + left:.0f}">{words}{end}', was_stored
 
 
 def _row_parts(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str) -> tuple[str, ...]:
-    """Render a row: all of it, or what precedes and follows the remaining time, and the time if it is long."""
+    """Render a row: all of it, or what precedes and follows its minutes, and the time that may be in their place."""
     parts = _row(stop, row, with_platform, lang).split(_LEFT)
     return tuple(parts) if len(parts) == 1 else (*parts, _escape(clock(row.expected)))
 

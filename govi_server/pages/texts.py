@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 from re import sub
 
-from govi_server.departures.display import COUNTDOWN_SECONDS, DisplayRow, RowState, StopDisplay, StopState
+from govi_server.departures.display import DisplayRow, RowState, StopDisplay, StopState, displays_minutes
 from govi_server.departures.times import MINUTE
 from govi_server.runtime.clock import LOCAL_ZONE
 
@@ -80,6 +80,6 @@ def left_words(row: DisplayRow, minutes: int | None, lang: str) -> str:
     """Return the time of a departure: now, the remaining minutes, or the time of day. minutes: of StopDisplay."""
     if minutes is None:
         return clock(row.planned)
-    if minutes * MINUTE >= COUNTDOWN_SECONDS:
+    if not displays_minutes(minutes):
         return clock(row.expected)
     return TEXTS[lang]["minutes"].format(n=minutes) if minutes else TEXTS[lang]["now"]

@@ -38,8 +38,8 @@ LEASE_SECONDS = 2.0
 """Time without renewal after which a node's claim may be taken over."""
 
 NODE_SECONDS = 60
-"""Time after which the engine forgets a node that does not register its address again; after it, the other nodes do,
-too."""
+"""Time after which the engine forgets a node that does not register its address again. The other nodes forget it when
+it has been missing there for as long."""
 
 FORM = b"1\n"
 """The beginning of a board's value. Versions of the program with other forms ignore each other's boards."""

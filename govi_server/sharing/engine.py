@@ -160,7 +160,8 @@ class Engine(Service):
         if connection is None:
             return fail(EngineUnavailable(self.status.reason))
         operands = (len(keys), *keys, *arguments)
-        if script.digest not in self._loaded:  # it must not be sent again after later commands
+        # The first time in full: sending it again after the reply NOSCRIPT would put it after later commands.
+        if script.digest not in self._loaded:
             self._loaded.add(script.digest)
             return connection.command("EVAL", script.text, *operands).addErrback(self._failed, connection)
         result = connection.command("EVALSHA", script.digest, *operands)

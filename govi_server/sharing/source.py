@@ -137,7 +137,7 @@ class SharedSource(Service):
                 self._boards.release(request.code, "unreachable")
         elif claim.board is not None:
             if request.source_request is not None and claim.board.received_at < request.requested_at:
-                self._resolve(request, claim.board)  # the source has still to respond
+                self._resolve(request, claim.board)  # it is older than what the source will send
             else:
                 self._finish(request, claim.board)
         elif request.source_request is not None:

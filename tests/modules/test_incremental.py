@@ -354,6 +354,23 @@ class IncrementalTests(LiveTestCase):
         self.assertEqual(parts, {"kv55"})
         self.assertLess(boards.joined.bytes, size)
 
+    def test_parts_of_unreliable_passtimes_are_dropped(self) -> None:
+        """The parts of a passtime that is displayed as unreliable are dropped like others."""
+        self.start()
+        send_passtimes([moments(arrives=10, departs=10, late=0)], 0.0)(self)
+        self.update_places()
+        self.documents()
+        joined = self.feed.boards.joined.get(STOPS[0])
+        assert joined is not None
+        joined.passtimes[0].with_reliability("unknown", self.clock.seconds()).fragments.store("form", "text")
+        size = joined.size
+        for n in range(2):
+            joined.drop_unused(self.clock.seconds() + n * UNUSED_SECONDS)
+        unreliable = joined.passtimes[0].unreliable
+        assert unreliable is not None
+        self.assertEqual((joined.passtimes[0].fragments.size, unreliable.fragments.size), (0, 0))
+        self.assertLess(joined.size, size)
+
     def stored_paths(self) -> list[str]:
         """Return the paths whose documents do not depend on the moment, besides that at which they were made."""
         return [f"/{module}/{code}" for module in ("kv55", "tpc") for code in STOPS]

@@ -179,7 +179,7 @@ class EngineTests(SynchronousTestCase):
             self.tearDown()
 
     def test_scripts_are_executed_in_order(self) -> None:
-        """The first use of a script on a connection sends all of it: sent again, it would overtake nothing."""
+        """The first use of a script on a connection sends all of it, so that no script is sent again out of order."""
         first, second = Script("return 1"), Script("return 2")
         for _ in range(2):
             self.server.commands.clear()
