@@ -47,9 +47,14 @@ class SharedOracle(Oracle):
         self.engines: Engines = world.engines
 
     def is_well(self, since: float, *nodes: Node) -> bool:
-        """Return whether nodes were served well by the engine since a time, and a little before."""
+        """Return whether nodes were served well by the engine since a time, and a little before.
+
+        A process that waits for its disk meanwhile finds that the engine has not replied in time.
+        """
         since -= MARGIN
-        return self.engines.lost_data_at < since and all(self.engines.well_since(node) < since for node in nodes)
+        is_held = self.world.disk.slow_until >= since
+        has_lost = self.engines.lost_data_at >= since
+        return not (is_held or has_lost) and all(self.engines.well_since(node) < since for node in nodes)
 
     def waiting(self, key: Key) -> Iterator[Exchange]:
         """Yield the requests for a board that processes which go on have not responded to."""

@@ -250,6 +250,19 @@ class PollerTests(SynchronousTestCase):
         self.poller.doRead()
         self.assertEqual([protocol.received for protocol in protocols], [[b"x"]] * len(protocols))
 
+    def test_ready_meanwhile(self) -> None:
+        """A connection that becomes ready while another is served is served in the same iteration."""
+        second = Recorder()
+
+        class First(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                peer.send(data)
+
+        first_peer, peer = self.connect(First()), self.connect(second)
+        first_peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(second.received, [b"x"])
+
     def test_time_of_an_iteration_is_bounded(self) -> None:
         """After MAX_TURN_SECONDS the other connections are served in the next iteration, before any other again."""
         clock = self.reactor
