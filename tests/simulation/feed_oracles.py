@@ -259,6 +259,8 @@ class Streams(FeedOracle):
     BEAT = 10.0
     DELAY = 14.0
     """Seconds in which a change must be in an event."""
+    LIMIT = 20
+    """Departures of a stream without the parameter limit, besides cancelled ones."""
 
     def tick(self) -> None:
         now, world = self.now, self.world
@@ -273,7 +275,8 @@ class Streams(FeedOracle):
             is_settled = now - world.model.last < 50 and now - browser.opened_at > self.DELAY
             if browser.board and is_settled and self.is_relevant():
                 for document in documents.board(browser.board):
-                    self.check(f"{browser.name} {browser.path}", document, HORIZONS["board"], self.DELAY)
+                    horizon = HORIZONS["board"] if len(document.shown) < self.LIMIT else None
+                    self.check(f"{browser.name} {browser.path}", document, horizon, self.DELAY)
 
 
 class Feeds(FeedOracle):
