@@ -6,7 +6,7 @@ python bench/constant.py "aiohttp" | "twisted.web[ with its access log]" | "bare
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 with open(os.environ["BENCH_BODY"], "rb") as file:
     BODY = file.read()
@@ -49,8 +49,8 @@ def twisted_web(port: int, logs: bool) -> None:
     if logs:
         startLogging(sys.stdout, setStdout=False)
     else:
-        site.log = lambda request: None
-    reactor.listenTCP(port, site, interface="127.0.0.1", backlog=1024)
+        site.log = lambda request: None  # type: ignore[method-assign]
+    reactor.listenTCP(port, cast(Any, site), interface="127.0.0.1", backlog=1024)
     reactor.run()
 
 
@@ -67,13 +67,15 @@ def bare(port: int) -> None:
     class Bare(protocol.Protocol):
         def dataReceived(self, data: bytes) -> None:
             response = responses.get(data) or responses.setdefault(data, make_response(data))
-            sent = self.transport.writeSomeData(response)
+            transport = cast(Any, self.transport)
+            sent = transport.writeSomeData(response)
             if sent != len(response):
-                self.transport.write(response[sent:])
+                transport.write(response[sent:])
             if b"close" in data:
-                self.transport.loseConnection()
+                transport.loseConnection()
 
-    reactor.listenTCP(port, protocol.Factory.forProtocol(Bare), interface="127.0.0.1", backlog=1024)
+    factory = cast(Any, protocol.Factory.forProtocol(Bare))  # Twisted requires a ServerFactory only in its types
+    reactor.listenTCP(port, factory, interface="127.0.0.1", backlog=1024)
     reactor.run()
 
 

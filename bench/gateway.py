@@ -19,7 +19,7 @@ from govi_server.kv55 import messages
 from govi_server.kv55.post import Poster
 from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
-from govi_server.web_handler import IWebModule, WebHandler
+from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 
 TRIP = Trip(
     operating_date="2026-01-01",
@@ -47,7 +47,7 @@ class Gateway(Service):
         self.requests = 0
         self.last_response = 0.0
 
-    def web_handler(self, request_handler: RequestHandler, env: Environ) -> WebHandler:
+    def web_handler(self, request_handler: ResponseSender, env: Environ) -> WebHandler:
         """Return the handler of a request."""
         handler = Handler(request_handler, env)
         handler.gateway = self

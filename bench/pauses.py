@@ -73,9 +73,9 @@ class ProcessorClock:
         """Return the time in epoch seconds."""
         return self._offset + time.thread_time()
 
-    def callLater(self, delay: float, function: Callable[..., object], *args: Any, **kw: Any) -> DelayedCall:
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> DelayedCall:
         """Call a function after a delay."""
-        call = DelayedCall(self.seconds() + delay, function, args, kw, lambda _: None, self._moved, self.seconds)
+        call = DelayedCall(self.seconds() + delay, callable, args, kwargs, lambda _: None, self._moved, self.seconds)
         self._moved(call)
         return call
 
@@ -201,7 +201,7 @@ class Load:
             self._is_consuming = False
             return
         done = self.feed.received(*self.queue.popleft()) or succeed(None)
-        done.addBoth(lambda _: self.clock.callLater(0, self._consume) and None)
+        done.addBoth(lambda _: self.clock.callLater(0, self._consume))
 
     def _probe(self, due: float) -> None:
         client = self._free.pop() if self._free else Client(self.server)
@@ -319,11 +319,10 @@ def main() -> None:
         for n in range(options.nights):
             began, loaded = clock.seconds(), succeed(None)
             if planning is not None:
-                feed.use_planning(Planning.open(planning))
+                compiled = Planning.open(planning)
+                feed.use_planning(compiled)
                 clock.run(10)
-                report(
-                    f"loading GTFS, {feed.timetable.gtfs.planning.n_calls:,} calls", clock, load, collections, began
-                )
+                report(f"loading GTFS, {compiled.n_calls:,} calls", clock, load, collections, began)
                 continue
             if options.by != "feed":
                 for path in cache.iterdir():

@@ -63,7 +63,7 @@ def costs(report: Report, folder: Path, n: int, seconds: float) -> None:
                 main = server.processes()[server.process.pid] - before[server.process.pid]
                 shares.setdefault(server.name, []).append(main / load.used)
         sizes = [[Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in s.processes()] for s in servers]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, own in loads.items():
         ratio = statistics.median(a.cost / b.cost for a, b in zip(own, loads["0 workers"], strict=True))
         cost, least = statistics.median(load.cost for load in own), min(load.cost for load in own)

@@ -62,7 +62,12 @@ def main() -> None:
     measure("six single letters", find, ("s d k b w l" for _ in range(20)))
     positions = (f"{draw.uniform(51, 53)} {draw.uniform(4, 6.5)}" for _ in range(500))
     run_now(index.near(52, 5))
-    measure("near", lambda position: run_now(index.near(*map(float, position.split()))), positions)
+
+    def near(position: str) -> object:
+        latitude, longitude = map(float, position.split())
+        return run_now(index.near(latitude, longitude))
+
+    measure("near", near, positions)
     print(f"longest step of a search {worst * 1000:.1f} ms")
 
     failed = [query for query in QUERIES if not _is_first(index, query)]

@@ -5,6 +5,7 @@ from typing import Any
 from twisted.scripts.twistd import run
 
 from govi_server import request_handler
+from govi_server.statistics.records import ConnectionRecorder
 
 
 class NoStatistics:
@@ -16,8 +17,8 @@ class NoStatistics:
         """Ignore a call."""
 
 
-for name, method in vars(request_handler.ConnectionRecorder).items():
+for name, method in vars(ConnectionRecorder).items():
     if callable(method) and not name.startswith("_"):
         setattr(NoStatistics, name, NoStatistics.ignore)
-request_handler.ConnectionRecorder = NoStatistics
+vars(request_handler)["ConnectionRecorder"] = NoStatistics
 run()
