@@ -319,10 +319,10 @@ def main() -> None:
         for n in range(options.nights):
             began, loaded = clock.seconds(), succeed(None)
             if planning is not None:
-                compiled = Planning.open(planning)
-                feed.use_planning(compiled)
+                opened = Planning.open(planning)
+                feed.use_planning(opened)
                 clock.run(10)
-                report(f"loading GTFS, {compiled.n_calls:,} calls", clock, load, collections, began)
+                report(f"loading GTFS, {opened.n_calls:,} calls", clock, load, collections, began)
                 continue
             if options.by != "feed":
                 for path in cache.iterdir():
