@@ -31,7 +31,8 @@ SLOWEST = 240.0
 """Seconds after which an operator is stale, however long its interval seemed while messages were lost."""
 MISSED = 8, 16
 """Repetitions of its line without a row, after which it is no longer reliable: while the feed is well, and otherwise.
-The program waits for five or six intervals, which seem longer while messages are lost."""
+The program waits for five or six intervals, which seem longer while messages are lost, and after a restart until the
+previous interval has less weight."""
 REPEATED = 36.0
 """Seconds in which a row is repeated while the feed is well."""
 MARGIN = 60.0
@@ -127,7 +128,8 @@ class FeedOracle(Oracle):
 
     def states(self, row: Row, settled: float) -> set[str]:
         """Return the states that a row may have now, or had so many seconds ago."""
-        model, is_well = self.world.model, self.world.feed_is_healthy(MISSED[0] * CYCLE + MARGIN)
+        model, seconds = self.world.model, MISSED[0] * CYCLE + MARGIN
+        is_well = self.world.feed_is_healthy(seconds) and self.now - self.world.node.started_at > seconds
         if row.status in ("CANCEL", "PASSED"):
             return {"cancelled"} if row.status == "CANCEL" else {"passed"}
         late = floor(row.expected / 60) - floor(row.target / 60)
