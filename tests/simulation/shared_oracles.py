@@ -147,8 +147,8 @@ class SharedBoards(Boards, SharedOracle):
             super().check_age(gateway, key, exchange, answer)
 
     def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
-        # Without the engine, a callback may be that of a node which does not know this one.
-        engine_since = max(self.engines.well_since(exchange.node), self.engines.lost_data_at)
+        # The callback may reach a node that, without the engine, does not know this one.
+        engine_since = max(self.engines.lost_data_at, *map(self.engines.well_since, self.world.nodes))
         return max(super().refreshes_since(gateway, exchange), engine_since + 13)
 
     def check_order(self, key: Key, exchange: Exchange, answer: Answer) -> None:
