@@ -30,6 +30,8 @@ STALE = 300.0
 """Seconds after which the departures of an operator that is silent are hidden."""
 AHEAD, BEHIND = 3600.0, 900.0
 """Seconds that a journey is published before its start, and after it."""
+SNAPSHOT_SECONDS = 70.0
+"""The age of the latest snapshot of a process that is killed, at most."""
 HEADWAY = 900
 LEG = 150
 OPERATORS = ("LIN", "KUST")
@@ -288,7 +290,7 @@ class Model:
         self.unsettled_until = now + 150
         self.killed_at = now
         for key, received in list(self.timetables.items()):
-            if key[0] == "kv7" and received > now - 70:
+            if key[0] == "kv7" and received > now - SNAPSHOT_SECONDS:
                 del self.timetables[key]
                 self._parts[key[1]].clear()
 

@@ -17,6 +17,7 @@ from tests.simulation.feed import (
     LINES,
     NAMES,
     ROUTES,
+    SNAPSHOT_SECONDS,
     STALE,
     Row,
     moments,
@@ -251,7 +252,8 @@ class FeedAges(FeedOracle):
         owners = {LINES[shown.line] for document in found for shown in document.shown if shown.is_live}
         oldest = max((self.now - model.operators[owner] for owner in owners), default=0.0)
         age = int(exchange.header("age") or 0)
-        if oldest > SLOWEST and not oldest - 2 < age < max(self.now - at for at in model.operators.values()) + 2:
+        restored = [at - SNAPSHOT_SECONDS if at < model.killed_at else at for at in model.operators.values()]
+        if oldest > SLOWEST and not oldest - 2 < age < self.now - min(restored) + 2:
             self.found(f"{exchange}: its Age is {age}, though its operators are silent for up to {oldest:.0f} s")
 
 
