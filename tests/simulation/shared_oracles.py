@@ -118,11 +118,23 @@ class SharedBoards(Boards, SharedOracle):
         # A later question may have ended with a board of another node, which is kept.
         if not waits and (is_shared or max(asked) > question.index):
             return
-        own = self.newest_of.get((*key, question.epoch))
-        if own is None or is_older(own[0], answer):
-            self.newest_of[*key, question.epoch] = answer, self.now + (RENEW_SECONDS if is_shared else 0)
+        if is_shared:
+            self.world.scheduler.after(RENEW_SECONDS, self.note_passed_on, key, answer, question)
+        else:
+            self.note_newest(key, answer, question)
         for seconds in (WAKE_SECONDS, RENEW_SECONDS):
             self.world.scheduler.after(seconds, self.check_shared_waiters, key, sent, seconds)
+
+    def note_passed_on(self, key: Key, answer: Answer, question: Question) -> None:
+        """Note a board that another process has put into the engine, unless that has lost it since."""
+        if self.is_well(question.at, question.node):
+            self.note_newest(key, answer, question)
+
+    def note_newest(self, key: Key, answer: Answer, question: Question) -> None:
+        """Note the newest board of the process that has asked."""
+        own = self.newest_of.get((*key, question.epoch))
+        if own is None or is_older(own[0], answer):
+            self.newest_of[*key, question.epoch] = answer, self.now
 
     def is_matched_by_stop(self, gateway: Gateway, question: Question, epoch: int) -> bool:
         # The claim in the engine is that of the last question. Nodes use the same numbers.
