@@ -49,7 +49,7 @@ def twisted_web(port: int, logs: bool) -> None:
     if logs:
         startLogging(sys.stdout, setStdout=False)
     else:
-        site.log = lambda request: None  # type: ignore[method-assign]
+        site.log = lambda request: None  # type: ignore[method-assign]  # no access log
     reactor.listenTCP(port, cast(Any, site), interface="127.0.0.1", backlog=1024)
     reactor.run()
 
