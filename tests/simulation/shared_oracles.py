@@ -113,21 +113,21 @@ class SharedBoards(Boards, SharedOracle):
         newest = self.newest.get(key)
         if newest is None or question.index > newest[0]:
             self.newest[key] = question.index, answer
-        waits = sent - question.at < DEADLINE - MARGIN and self.is_well(question.at, question.node)
+        waits = sent - question.at < DEADLINE - MARGIN and self.is_well(question.at, question.node, receiver)
         asked = [other.index for other in gateway.questions[question.code] if other.epoch == question.epoch]
         # A later question may have ended with a board of another node, which is kept.
         if not waits and (is_shared or max(asked) > question.index):
             return
         if is_shared:
-            self.world.scheduler.after(RENEW_SECONDS, self.note_passed_on, key, answer, question)
+            self.world.scheduler.after(RENEW_SECONDS, self.note_passed_on, key, answer, question, receiver)
         else:
             self.note_newest(key, answer, question)
         for seconds in (WAKE_SECONDS, RENEW_SECONDS):
             self.world.scheduler.after(seconds, self.check_shared_waiters, key, sent, seconds)
 
-    def note_passed_on(self, key: Key, answer: Answer, question: Question) -> None:
+    def note_passed_on(self, key: Key, answer: Answer, question: Question, receiver: Node) -> None:
         """Note a board that another process has put into the engine, unless that has lost it since."""
-        if self.is_well(question.at, question.node):
+        if self.is_well(question.at, question.node, receiver):
             self.note_newest(key, answer, question)
 
     def note_newest(self, key: Key, answer: Answer, question: Question) -> None:
