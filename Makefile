@@ -86,7 +86,7 @@ bench: .venv/ready bench-hits bench-live  ## Measure the cost of a response, als
 bench-hits: .venv/ready  ## The part of the benchmark with repeated requests; takes ten minutes.
 	$(BIN)/python bench/hits.py --write bench/results.md
 
-bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes more than half an hour.
+bench-live: .venv/ready  ## The part of the benchmark with random stops under a live feed; takes an hour.
 	$(BIN)/python bench/live.py --write bench/results.md
 
 bench-share: .venv/ready  ## The cost of sharing boards through redis-server, and the time of a takeover; two minutes.

@@ -6,7 +6,7 @@ python bench/constant.py "aiohttp" | "twisted.web[ with its access log]" | "bare
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 with open(os.environ["BENCH_BODY"], "rb") as file:
     BODY = file.read()
@@ -34,7 +34,6 @@ def aiohttp(port: int) -> None:
 
 def twisted_web(port: int, logs: bool) -> None:
     """Respond with twisted.web."""
-    from twisted.internet import reactor
     from twisted.python.log import startLogging
     from twisted.web import resource, server
 
@@ -50,13 +49,12 @@ def twisted_web(port: int, logs: bool) -> None:
         startLogging(sys.stdout, setStdout=False)
     else:
         site.log = lambda request: None  # type: ignore[method-assign]  # no access log
-    reactor.listenTCP(port, cast(Any, site), interface="127.0.0.1", backlog=1024)
-    reactor.run()
+    _listen(port, site)
 
 
 def bare(port: int) -> None:
     """Respond with a protocol that looks up the received bytes and writes immediately: Twisted's minimal cost."""
-    from twisted.internet import protocol, reactor
+    from twisted.internet import protocol
 
     def make_response(data: bytes) -> bytes:
         connection = b"close" if b"Connection: close" in data else b"keep-alive"
@@ -65,16 +63,22 @@ def bare(port: int) -> None:
     responses: dict[bytes, bytes] = {}
 
     class Bare(protocol.Protocol):
+        transport: Any
+
         def dataReceived(self, data: bytes) -> None:
             response = responses.get(data) or responses.setdefault(data, make_response(data))
-            transport = cast(Any, self.transport)
-            sent = transport.writeSomeData(response)
+            sent = self.transport.writeSomeData(response)
             if sent != len(response):
-                transport.write(response[sent:])
+                self.transport.write(response[sent:])
             if b"close" in data:
-                transport.loseConnection()
+                self.transport.loseConnection()
 
-    factory = cast(Any, protocol.Factory.forProtocol(Bare))  # Twisted requires a ServerFactory only in its types
+    _listen(port, protocol.Factory.forProtocol(Bare))
+
+
+def _listen(port: int, factory: Any) -> None:
+    from twisted.internet import reactor
+
     reactor.listenTCP(port, factory, interface="127.0.0.1", backlog=1024)
     reactor.run()
 

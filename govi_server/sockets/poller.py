@@ -134,7 +134,7 @@ class Poller:
                     self.log.failure("{transport}: closing failed", transport=transport.logPrefix())
             if n_served >= MAX_EVENTS:
                 return
-            events = self._epoll.poll(0, MAX_EVENTS - n_served)  # a turn of the reactor costs ten times as much
+            events = self._epoll.poll(0, MAX_EVENTS - n_served)  # cheaper than in another turn of the reactor
 
     def _serve(self, transport: Connection, watched: int, event: int) -> None:
         reason: BaseException | None = None

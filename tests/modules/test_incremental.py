@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.application.service import Service
 
 from govi_server.departures.times import local_timestamp, write_time
-from govi_server.kv78turbo.joined_stop import UNUSED_SECONDS
+from govi_server.kv78turbo.joined_stop import UNUSED_SECONDS, JoinedStop
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.kv55_feed import Kv55Feed
@@ -302,14 +302,19 @@ class IncrementalTests(LiveTestCase):
         for path, body in stored.items():
             self.assertEqual(_MOMENTS.sub(b"", body), _MOMENTS.sub(b"", plain[path]), path)
 
-    def test_memory_of_replaced_passtime_is_freed(self) -> None:
-        """What was made of a passtime that has changed is freed: the collector does not visit it."""
+    def joined_stop(self) -> JoinedStop:
+        """Start with one passtime, and make all documents; return the joined passtimes of its stop."""
         self.start()
         send_passtimes([moments(arrives=10, departs=10, late=0)], 0.0)(self)
         self.update_places()
         self.documents()
         joined = self.feed.boards.joined.get(STOPS[0])
         assert joined is not None
+        return joined
+
+    def test_memory_of_replaced_passtime_is_freed(self) -> None:
+        """What was made of a passtime that has changed is freed: the collector does not visit it."""
+        joined = self.joined_stop()
         freed = Observed()
         is_freed = ref(freed)
         joined.passtimes[0].fragments.parts["observed"] = freed
@@ -356,12 +361,7 @@ class IncrementalTests(LiveTestCase):
 
     def test_parts_of_unreliable_passtimes_are_dropped(self) -> None:
         """The parts of a passtime that is displayed as unreliable are dropped like others."""
-        self.start()
-        send_passtimes([moments(arrives=10, departs=10, late=0)], 0.0)(self)
-        self.update_places()
-        self.documents()
-        joined = self.feed.boards.joined.get(STOPS[0])
-        assert joined is not None
+        joined = self.joined_stop()
         joined.passtimes[0].with_reliability("unknown", self.clock.seconds()).fragments.store("form", "text")
         size = joined.size
         for n in range(2):

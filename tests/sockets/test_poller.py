@@ -263,6 +263,21 @@ class PollerTests(SynchronousTestCase):
         self.poller.doRead()
         self.assertEqual(second.received, [b"x"])
 
+    def test_connection_that_is_always_ready(self) -> None:
+        """A connection that is ready again whenever it is served ends an iteration like MAX_EVENTS others."""
+
+        class Endless(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                if len(self.received) < 2 * MAX_EVENTS:
+                    peer.send(data)
+
+        protocol = Endless()
+        peer = self.connect(protocol)
+        peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(len(protocol.received), MAX_EVENTS)
+
     def test_time_of_an_iteration_is_bounded(self) -> None:
         """After MAX_TURN_SECONDS the other connections are served in the next iteration, before any other again."""
         clock = self.reactor
