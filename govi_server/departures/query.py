@@ -1,8 +1,9 @@
 """The departures that a request selects."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from msgspec import Struct
 
 from govi_server.departures.modes import Mode
 from govi_server.departures.times import HOUR
@@ -26,8 +27,7 @@ class Selectable(Protocol):
 _Departure = TypeVar("_Departure", bound=Selectable)
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """The parameters of a request that select departures."""
 
     limit: int | None = None

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Generator, Iterable
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from math import ceil
-from typing import cast
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -38,6 +40,7 @@ from govi_server.runtime.cooperative import map_in_steps, sort_in_steps
 OVAPI_HORIZON = 90 * MINUTE
 """Seconds ahead for which departures are returned without a horizon parameter (docs/protocols.md, section 3.2)."""
 
+_is_departure = attrgetter("is_departure")
 _encode = msgspec.json.Encoder().encode
 
 UNKNOWN = "UNKNOWN"
@@ -146,17 +149,16 @@ class OvapiDocuments:
 
         passtimes: each with its journey, and its fragments if they are stored; None for a step without one.
         """
-        passes: dict[str, PassDocument] = {}
-        for n, item in enumerate(passtimes, 1):
-            was_stored = False
-            if item is not None and item[0] not in passes:
-                journey, passtime, fragments = item
-                # Without a timestamp, it depends on the moment.
-                fragments = None if passtime.last_update is None else fragments
-                part, was_stored = make_part(fragments, "ovapi", None, self._encoded, passtime)
-                passes[journey] = cast(PassDocument, Raw(part))
-            if not was_stored or n % STEP_PARTS == 0:
-                yield
+        passes: dict[str, Any] = {}
+        remaining = iter(passtimes)
+        while step := list(islice(remaining, STEP_PARTS)):
+            for item in step:
+                if item is not None and item[0] not in passes:
+                    journey, passtime, fragments = item
+                    if passtime.last_update is None:
+                        fragments = None  # without a timestamp, it depends on the moment
+                    passes[journey] = Raw(make_part(fragments, "ovapi", None, self._encoded, passtime))
+            yield
         return passes
 
     def _encoded(self, passtime: Passtime) -> bytes:
@@ -172,7 +174,7 @@ class OvapiDocuments:
 
     def board(self, board: StopDepartures, query: Query, departures: bool) -> Generator[None, None, bytes]:
         """Return a StopDocument with passes and messages, in steps. departures: omit passes that only arrive."""
-        entries = (entry for entry in board.entries if entry.is_departure or not departures)
+        entries = filter(_is_departure, board.entries) if departures else board.entries
         selected = query.select(entries, self._public_number)
         passes = yield from self.passes(
             None if entry is None else (entry.journey, entry.passtime, entry.fragments) for entry in selected
@@ -260,9 +262,9 @@ class OvapiDocuments:
     def journey(self, key: str) -> Generator[None, None, bytes | None]:
         """Return a Journey with its passes in order, in steps; None if it is unknown."""
         passtimes = yield from sort_in_steps((yield from self._feed.journeys.passtimes(key)), stop_order)
-        stops: dict[str, PassDocument] = {}
+        stops: dict[str, Any] = {}
         for passtime in passtimes:
-            stops[passtime.user_stop_order_number] = cast(PassDocument, Raw(self._encoded(passtime)))
+            stops[passtime.user_stop_order_number] = Raw(self._encoded(passtime))
             yield
         return _encode(Journey(self.server_time(), stops)) if stops else None
 

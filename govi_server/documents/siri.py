@@ -5,7 +5,7 @@ departure board.
 """
 
 from collections.abc import Generator, Sequence
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -166,19 +166,18 @@ class SiriDocuments:
         line: a LineRef, LinePlanningNumber or LinePublicNumber, None for all.
         """
         outdated = self._feed.outdated_operators(board)
-        visits: list[MonitoredStopVisit] = []
+        visits: list[Any] = []
         for n, entry in enumerate(board.entries, 1):
-            was_stored = False
             if line is None or line in self._line_refs(entry.passtime):
-                reliable = reliability(entry.passtime, outdated)
+                reliable = reliability(entry.passtime, outdated) if outdated else entry.passtime.reliability
                 # Without a timestamp, it depends on the moment.
                 fragments = None if entry.passtime.last_update is None else entry.fragments
                 form = f"siri {reliable}"
-                visit, was_stored = make_part(fragments, form, None, self._encoded, entry.passtime, reliable)
-                visits.append(cast(MonitoredStopVisit, Raw(visit)))
+                visit = make_part(fragments, form, None, self._encoded, entry.passtime, reliable)
+                visits.append(Raw(visit))
                 if len(visits) == limit:
                     break
-            if not was_stored or n % STEP_PARTS == 0:
+            if n % STEP_PARTS == 0:
                 yield
         return visits
 

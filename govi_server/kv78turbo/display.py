@@ -1,6 +1,7 @@
 """Displays of the live feed's departures, with names from KV7."""
 
 from collections.abc import Generator, Iterable
+from itertools import islice
 
 from govi_server.departures.colors import read_color
 from govi_server.departures.display import (
@@ -39,25 +40,27 @@ def stop_display(
     outdated = feed.outdated_operators(departures)
     rows: list[DisplayRow] = []
     live: list[Passtime] = []
-    for n, entry in enumerate(selected, 1):
-        if entry is None:
-            yield
-            continue
-        reliable = reliability(entry.passtime, outdated)
-        stored = entry.row
-        if stored is None or stored[0] != reliable:
-            stored = entry.row = reliable, _row(feed, entry, reliable)
-            yield
-        elif n % STEP_PARTS == 0:
-            yield
-        row = stored[1]
-        if row is not None:
-            rows.append(row)
-            if row.state != "planned":
-                live.append(entry.passtime)
+    has_current = False
+    remaining = iter(selected)
+    while step := list(islice(remaining, STEP_PARTS)):
+        for entry in step:
+            if entry is None:
+                continue
+            passtime = entry.passtime
+            reliable = reliability(passtime, outdated) if outdated else passtime.reliability
+            stored = entry.row
+            if stored is None or stored[0] != reliable:
+                stored = entry.row = reliable, _row(feed, entry, reliable)
+            row = stored[1]
+            if row is not None:
+                rows.append(row)
+                if not has_current and row.state != "planned":
+                    live.append(passtime)
+                    has_current = passtime.reliability == "current"
+        yield
     texts = (clean(dict(message.fields).get("MessageContent")) for message in departures.messages)
     is_stale = freshness == "stale"
-    if live and all(passtime.reliability != "current" for passtime in live):  # none is repeated any more
+    if live and not has_current:  # none is repeated any more
         is_stale = True
         now = feed.clock.seconds()
         age = max(age, *(now - (passtime.last_heard or now) for passtime in live))

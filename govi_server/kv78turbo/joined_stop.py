@@ -168,19 +168,21 @@ class JoinedStop:
         if covers and self._version == version:
             return
         changed: list[JoinedPasstime] = []
-        for n, (key, stored) in enumerate(list(live.items()), 1):
-            entry = self._entries.get(key)
-            if (
-                entry is None
-                or entry.stored is not stored
-                or entry.values is not stored.values
-                or entry.stamp != stored.stamp
-            ):
-                changed.append((yield from _live_passtime(key, stored, self.code, timetable)))
+        items, find = list(live.items()), self._entries.get
+        for start in range(0, len(items), STEP_PASSTIMES):
+            if start:
                 yield
-            elif n % STEP_PASSTIMES == 0:
-                yield
-        removed = [key for key, entry in self._entries.items() if entry.stored is not None and key not in live]
+            for key, stored in items[start : start + STEP_PASSTIMES]:
+                entry = find(key)
+                if (
+                    entry is None
+                    or entry.values is not stored.values
+                    or entry.stored is not stored
+                    or entry.stamp != stored.stamp
+                ):
+                    changed.append((yield from _live_passtime(key, stored, self.code, timetable)))
+                    yield
+        removed = [key for key in self._entries.keys() - live.keys() if self._entries[key].stored is not None]
         if covers and not removed and len(changed) <= MAX_INSERTED:
             self.passtimes = list(self.passtimes)  # the previous list may be in use, between two steps
             for entry in changed:

@@ -1,7 +1,6 @@
 """Which of a stop's departures a board shows, by what the feed knows of their lines and journeys."""
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -23,7 +22,7 @@ class Selection:
 
     def __init__(self, feed: Feed, query: Query, destination: Collection[str] | None) -> None:
         self._feed = feed
-        self._query = replace(query, limit=None)
+        self._query = structs.replace(query, limit=None)
         self._destination = destination
 
     def select(self, entries: Iterable[JoinedPasstime]) -> Iterator[JoinedPasstime | None]:

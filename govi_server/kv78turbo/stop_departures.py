@@ -4,8 +4,10 @@ Longer than other modules: one loop decides what is visible, reliable and for ho
 cost time for each passtime.
 """
 
-from collections.abc import Callable, Collection, Generator, Iterable, Sized
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence, Sized
 from math import ceil, inf
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 from weakref import ReferenceType, WeakValueDictionary, ref
 
@@ -56,6 +58,10 @@ STEP_PASSTIMES = 32
 """Passtimes that are examined in one step."""
 
 _Version = tuple[int, tuple[int, int], int]
+_expected = attrgetter("expected")
+_operator = attrgetter("operator")
+_hidden_after = attrgetter("hidden_after")
+_last_update = attrgetter("passtime.last_update")
 Rendered = TypeVar("Rendered", bound=Sized)
 
 
@@ -221,44 +227,42 @@ class StopDeparturesCache:
         """Return those of a stop's passtimes that are displayed now, in steps."""
         now = self._now()
         end, valid_until = now + horizon, now + MAX_VALID_SECONDS
+        within = joined.passtimes[: bisect_right(joined.passtimes, end, key=_expected)]
+        if len(within) < len(joined.passtimes):
+            valid_until = min(valid_until, joined.passtimes[len(within)].expected - horizon)
         operators = {name: self._operator(name, now) for name in joined.realtime_operators}
-        has_stale = any(operator.reliable_until < now for operator in operators.values())
+        limits = {name: operator.limit for name, operator in operators.items()}
+        stale = {name for name, operator in operators.items() if operator.reliable_until < now}
         entries: list[JoinedPasstime] = []
-        realtime_operators: set[str] = set()
-        visible_operators: set[str] = set()
-        stale_operators: set[str] = set()
-        for n, entry in enumerate(joined.passtimes, 1):
-            if not n % STEP_PASSTIMES:
+        has_planned = False
+        for start in range(0, len(within), STEP_PASSTIMES):
+            if start:
                 yield
-            hidden_after = entry.hidden_after
-            if hidden_after <= now:
-                continue
-            if entry.expected > end:
-                valid_until = min(valid_until, entry.expected - horizon)
-                if not has_stale:
-                    break
-            name, stored = entry.operator, entry.stored
-            if stored is not None:
-                operator = operators[name]
-                if operator.reliable_until < now:
-                    stale_operators.add(name)
+            for entry in within[start : start + STEP_PASSTIMES]:
+                stored = entry.stored
+                if entry.hidden_after <= now:
                     continue
-                if entry.expected > end:
+                if stored is None:
+                    if self._is_elsewhere(entry):
+                        continue
+                    has_planned = True
+                elif stale and entry.operator in stale:
                     continue
-                changes_at = stored.last_heard + operator.limit
-                if changes_at < now:
-                    entry, changes_at = self._with_reliability(entry, stored, operator, now)
-                realtime_operators.add(name)
-                if changes_at < valid_until:
-                    valid_until = changes_at
-            elif entry.expected > end or self._is_elsewhere(entry):
-                continue
-            visible_operators.add(name)
-            if entry.passtime.last_update is None:
-                valid_until = now  # documents contain the time of its operator's latest data instead
-            if hidden_after < valid_until:
-                valid_until = hidden_after
-            entries.append(entry)
+                else:
+                    changes_at = stored.last_heard + limits[entry.operator]
+                    if changes_at < valid_until:
+                        if changes_at < now:
+                            entry, changes_at = self._with_reliability(entry, stored, operators[entry.operator], now)
+                        valid_until = min(valid_until, changes_at)
+                entries.append(entry)
+        stale_operators = (yield from _operators_of(joined.passtimes, stale, now)) if stale else frozenset()
+        visible_operators = frozenset(map(_operator, entries))
+        realtime_operators = visible_operators
+        if has_planned:
+            realtime_operators = frozenset([entry.operator for entry in entries if entry.stored is not None])
+        valid_until = min([valid_until, *map(_hidden_after, entries)])
+        if None in map(_last_update, entries):
+            valid_until = now  # documents contain the time of its operator's latest data instead
         for operator in operators.values():
             if operator.reliable_until >= now:
                 valid_until = min(valid_until, operator.reliable_until)
@@ -274,9 +278,9 @@ class StopDeparturesCache:
             tuple(entries),
             messages,
             bool(entries),
-            frozenset(realtime_operators),
-            frozenset(visible_operators | stale_operators),
-            frozenset(stale_operators),
+            realtime_operators,
+            visible_operators | stale_operators,
+            stale_operators,
             self.timetable.has_planning(code),
             valid_until,
         )
@@ -362,3 +366,20 @@ class StopDeparturesCache:
             rendering = _Rendering(version, ref(joined), now, without_passtimes, rendered)
             self.documents.put((code, form), rendering, len(rendered) + RENDERING_BYTES)
         return departures, rendered
+
+
+def _operators_of(
+    passtimes: Sequence[JoinedPasstime], names: Collection[str], now: float
+) -> Generator[None, None, frozenset[str]]:
+    """Return those of some operators that have live passtimes which are not hidden, in steps."""
+    found: set[str] = set()
+    for start in range(0, len(passtimes), STEP_PASSTIMES):
+        found.update(
+            [
+                entry.operator
+                for entry in passtimes[start : start + STEP_PASSTIMES]
+                if entry.stored is not None and entry.operator in names and entry.hidden_after > now
+            ]
+        )
+        yield
+    return frozenset(found)

@@ -1,10 +1,10 @@
 """GET /board/<stop or place>[,...]: a departure board for travellers, as a page, as lines of text, or as JSON."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from msgspec import Struct, structs
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -90,8 +90,7 @@ _PASSED_ON = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BoardFormat:
+class BoardFormat(Struct, frozen=True):
     """The format of a board: its content type and options."""
 
     content_type: str
@@ -119,7 +118,7 @@ def parse_board_request(env: Environ, codes: tuple[str, ...]) -> BoardRequest:
     content_type = best_type(",".join(env.get_all("accept", [])), (HTML, TEXT, JSON, PROBLEM))
     content_type = JSON if content_type == PROBLEM else content_type
     if content_type != HTML and LIMIT.name not in parameters:
-        query = replace(query, limit=None)
+        query = structs.replace(query, limit=None)
     passed_on = tuple((name, parameters[name]) for name in _PASSED_ON if parameters.get(name))
     board_format = BoardFormat(content_type, lang, passed_on, FIELDS.parse(parameters), CHARS.parse(parameters))
     return BoardRequest(codes, query, board_format, prefers_gzip(env))

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable, Iterator
 from functools import partial
+from operator import attrgetter
 
 from twisted.application.service import Service
 from zope.interface import implementer
@@ -42,6 +43,7 @@ from govi_server.web_handler import ErrorResponse, Fetch, ICacheableModule, Mark
 LICENSE = "http://creativecommons.org/publicdomain/zero/1.0/"
 """The feed is in the public domain (docs/protocols.md, section 2.2)."""
 
+_is_departure = attrgetter("is_departure")
 _REASONS: dict[Freshness, str] = {"unknown": "Unknown TimingPointCode", "old": "Too old"}
 
 
@@ -152,12 +154,11 @@ class Kv55Feed(Service):
 
     def _point(self, board: StopDepartures, query: Query) -> tuple[str, Iterator[bytes]]:
         """Return a stop with its departures in pieces; arrivals are omitted."""
-        departures = (entry for entry in board.entries if entry.is_departure)
-        selected = query.select(departures, self._public_number)
-        return board.code, pieces((None if entry is None else self._part(entry) for entry in selected), b"")
+        selected = query.select(filter(_is_departure, board.entries), self._public_number)
+        return board.code, pieces(map(self._part, selected), b"")
 
-    def _part(self, entry: JoinedPasstime) -> tuple[bytes, bool]:
-        return make_part(entry.fragments, "kv55", None, self._written, entry.passtime)
+    def _part(self, entry: JoinedPasstime | None) -> bytes:
+        return b"" if entry is None else make_part(entry.fragments, "kv55", None, self._written, entry.passtime)
 
     def _written(self, passtime: Passtime) -> bytes:
         return messages.write_trip(self._trip(passtime))

@@ -1,7 +1,9 @@
 """The parameters that URL modules share, and their parsing. Pure."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from govi_server.departures.modes import MODES
 from govi_server.departures.place_index import MAX_QUERY_CHARACTERS
@@ -96,7 +98,7 @@ def read_page(env: Environ, stops: int) -> tuple[Query, str]:
     for look in LOOKS:
         look.parse(parameters)
     if query.limit is None:
-        query = replace(query, limit=MAX_ROWS)
+        query = structs.replace(query, limit=MAX_ROWS)
     return query, language(env, parameters)
 
 
@@ -238,7 +240,7 @@ def read_board_query(text: str, stops: int) -> Query:
     after, to, modes, operators = (parameter.parse(parameters) for parameter in (AFTER, TO, MODE, OPERATOR))
     if after and len(after) not in (1, stops):
         raise InvalidParameter(f"after must be one number, or one for each of the {stops} stops, not {len(after)}")
-    return replace(
+    return structs.replace(
         read_query(text),
         after=tuple([minutes * MINUTE for minutes in after or ()]),
         to=(to or "").strip(),

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cache, lru_cache
 from html import escape
+from operator import attrgetter
 from urllib.parse import quote, urlencode
 
 from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
 from govi_server.departures.display import (
+    COUNTDOWN_SECONDS,
     DepartureDisplay,
     DisplayRow,
     StopDisplay,
-    displays_minutes,
     whole_minutes,
 )
 from govi_server.departures.fragments import make_part, pieces
@@ -37,6 +38,7 @@ _PAGE = TEMPLATES.get_template("board.html")
 _GAP = "<!-- gap -->"
 """Stands for what differs between pages; escaped text cannot contain it."""
 _escape = lru_cache(maxsize=4096)(escape)  # of the remaining times, which many departures share
+_platform = attrgetter("platform")
 _LEFT = "<>"
 """Stands for the remaining time in a row."""
 _CLOCK = slice(11, 16)  # hours and minutes of a timestamp: formatting both is slower
@@ -178,7 +180,7 @@ def _stop(stop: StopDisplay, horizon: float, lang: str, now: float, is_only_with
 
 
 def _table(stop: StopDisplay, lang: str, now: float) -> Iterator[str]:
-    with_platform = any(row.platform for row in stop.rows)
+    with_platform = any(map(_platform, stop.rows))
     name = escape(stop_name(stop, lang))
     yield f'<table aria-label="{name}">\n<thead><tr>{_head(with_platform, lang)}</tr></thead>\n<tbody>\n'
     yield from pieces(_rows(stop, with_platform, lang, now), "")
@@ -191,20 +193,19 @@ def _head(with_platform: bool, lang: str) -> str:
     return "".join(f'<th scope="col" class="{name}">{escape(TEXTS[lang][name])}</th>' for name in names)
 
 
-def _rows(stop: StopDisplay, with_platform: bool, lang: str, now: float) -> Iterator[tuple[str, bool]]:
-    """Write the rows, which are stored without the remaining times; yield each, and whether it was stored."""
+def _rows(stop: StopDisplay, with_platform: bool, lang: str, now: float) -> Iterator[str]:
+    """Write the rows, which are stored without the remaining times."""
     forms = {shows: f"html {lang} {with_platform} {shows}" for shows in (False, True)}
     for row in stop.rows:
         form = forms[row.shows_direction]
-        parts, was_stored = make_part(row.fragments, form, row.state, _row_parts, stop, row, with_platform, lang)
+        parts = make_part(row.fragments, form, row.state, _row_parts, stop, row, with_platform, lang)
         if len(parts) == 1:
-            yield parts[0], was_stored
+            yield parts[0]
         else:
             begin, end, time = parts
             left = stop.seconds_left(row, now)
-            minutes = whole_minutes(left)
-            words = _escape(left_words(row, minutes, lang)) if displays_minutes(minutes) else time
-            yield f'{begin}{now + left:.0f}">{words}{end}', was_stored
+            words = time if left >= COUNTDOWN_SECONDS else _escape(left_words(row, whole_minutes(left), lang))
+            yield f'{begin}{now + left:.0f}">{words}{end}'
 
 
 def _row_parts(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 import zlib
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
 from hashlib import sha256
+
+from msgspec import Struct
 
 from govi_server.http.dates import format_http_date
 from govi_server.http.parameters import InvalidParameter
@@ -24,8 +25,7 @@ _LEVEL, _FASTEST_LEVEL = 6, 1
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
-class Representation:
+class Representation(Struct, frozen=True, weakref=True):
     """A body in a content coding, with the entity tag of exactly these bytes."""
 
     body: bytes
@@ -41,6 +41,10 @@ class Representation:
 
     def __len__(self) -> int:
         return len(self.body)
+
+
+def _cut(piece: bytes) -> list[bytes]:
+    return [piece[start : start + STEP_BYTES] for start in range(0, len(piece), STEP_BYTES)]
 
 
 def make_representation(
@@ -71,8 +75,7 @@ def represent(
     compressor = zlib.compressobj(level, wbits=_GZIP_WINDOW) if compressed else None
     coded: list[bytes] = []
     for piece in pieces:
-        for start in range(0, max(len(piece), 1), STEP_BYTES):
-            data = piece[start : start + STEP_BYTES]
+        for data in (piece,) if len(piece) <= STEP_BYTES else _cut(piece):
             if compressor is not None:
                 data = compressor.compress(data)
             if data:
