@@ -139,7 +139,13 @@ class Feed(MultiService):
     def subscribe(self, addresses: Sequence[str]) -> None:
         """Subscribe to a feed at these addresses, tried in turn. Raises StartupError for an invalid one."""
         self.subscriber = Subscriber(
-            self.clock, addresses, PREFIXES, self.received, self._subscriber_limits, setting="feed.addresses (--feed)"
+            self.clock,
+            addresses,
+            PREFIXES,
+            self.received,
+            self._subscriber_limits,
+            setting="feed.addresses (--feed)",
+            recovered=self.passtimes.add_outage,
         )
         self.subscriber.setServiceParent(self)
 

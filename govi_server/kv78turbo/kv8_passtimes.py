@@ -341,6 +341,10 @@ class Passtimes:
         """Restore the operators' latest updates, and the intervals of their repetitions."""
         self._operators.restore(last_heard, last_update, intervals, self._now())
 
+    def add_outage(self, since: float) -> None:
+        """Record that the feed has failed since a moment (epoch seconds) until now."""
+        self._operators.add_outage(since, self._now())
+
     # Removing expired data.
 
     def sweep(self) -> Iterator[None]:

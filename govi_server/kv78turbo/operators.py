@@ -49,14 +49,18 @@ class Operators:
         """Record that an operator sent data; reject it if there is no room for the operator."""
         latest, self._latest = self._latest, now
         if self._is_outage(latest, now):
-            for repetition in self.repetitions.values():
-                self.reliability_version += repetition.add_outage(latest, now)
+            self.add_outage(latest, now)
         if len(operator) > MAX_CODE_BYTES:
             reject("key")
         elif self.last_heard.put(operator, now, now):
             self.reliability_version += self.repetitions.setdefault(operator, Repetition()).data_received(now)
         else:
             reject("too many owners")
+
+    def add_outage(self, start: float, end: float) -> None:
+        """Record that the feed failed between two moments (epoch seconds)."""
+        for repetition in self.repetitions.values():
+            self.reliability_version += repetition.add_outage(start, end)
 
     def _is_outage(self, start: float, end: float) -> bool:
         """Return whether the feed failed between two moments at which operators sent data."""

@@ -61,8 +61,8 @@ class Subscriber(Service):
     reactor: an IReactorTime, IReactorFDSet and IReactorThreads. addresses: used in turn, one at a time. prefixes:
     envelope prefixes to subscribe to; "" for all. received: called with a message's envelope and its data, one gzip
     file; if it returns a Deferred, reading pauses until that fires. setting: names the addresses in errors. Raises
-    StartupError for an invalid address. relay: called with the frames of every message as received, heartbeats
-    included.
+    StartupError for an invalid address. recovered: called when data arrives after the feed was DOWN, with the time of
+    the data before (epoch seconds). relay: called with the frames of every message as received, heartbeats included.
 
     When the system clock is set back, silence is measured from that moment.
     """
@@ -78,6 +78,7 @@ class Subscriber(Service):
         limits: SubscriberSettings = SubscriberSettings(),
         *,
         setting: str = "--feed",
+        recovered: Callable[[float], object] = lambda since: None,
         relay: Callable[[list[bytes]], object] | None = None,
         _sockets: SubscriberSockets | None = None,
     ) -> None:
@@ -89,6 +90,7 @@ class Subscriber(Service):
         self._addresses = addresses
         self._setting = setting
         self._received = received
+        self._recovered = recovered
         self._relay = relay
         self._limits = limits
         self._sockets = _sockets or SubscriberSockets(reactor, prefixes, limits)
@@ -313,9 +315,9 @@ class Subscriber(Service):
         if not data:
             self._drop("empty", "no data in {envelope}", envelope=envelope)
             return
-        self.last = now
+        previous, self.last = self.last, now
         self._back_off = min(FIRST_BACK_OFF, self._limits.back_off)
-        self._data_received(now)
+        self._data_received(previous, now)
         try:
             consuming = self._received(envelope, data)
         except Exception:
@@ -330,8 +332,10 @@ class Subscriber(Service):
         """Count a message that is dropped; return whether it was logged."""
         return self.incidents.add(kind, "Feed {address}: message dropped, " + reason, address=self.address, **fields)
 
-    def _data_received(self, now: float) -> None:
+    def _data_received(self, previous: float | None, now: float) -> None:
         if self._state in ("UNKNOWN", "DOWN"):
+            if previous is not None:
+                self._recovered(previous)
             self._recovering_since = now
             self._set_state("RECOVERING", "receiving data")
         elif self._state == "RECOVERING":

@@ -295,6 +295,20 @@ class OverdueTests(RepetitionTestCase):
             self.repeat("B", 5, MINUTE)
             self.assert_states("unknown")
 
+    def test_failure_of_the_feed(self) -> None:
+        """The failure of a feed is no gap, even if it has only one operator, whose interval is unknown yet."""
+        for failed in (False, True):
+            self.setUp()
+            self.send("ABC")
+            since = self.clock.seconds()
+            self.clock.advance(150)
+            if failed:
+                self.feed.passtimes.add_outage(since)
+            for journey in "ABC":
+                self.send(journey)
+            (repetition,) = self.feed.passtimes.repetitions.values()
+            self.assertEqual(repetition.interval, None if failed else 150)
+
     def test_overdue_before_an_outage(self) -> None:
         """An outage does not make an overdue passtime reliable."""
         self.send()

@@ -114,6 +114,8 @@ class SubscriberTestCase(SynchronousTestCase):
         self.sockets.clock = self.clock
         self.received: list[tuple[str, bytes]] = []
         self.relayed: list[list[bytes]] = []
+        self.failures: list[float] = []
+        """When the feed had failed, each time it has recovered."""
         self.consume: Callable[[], Deferred[None] | None] = lambda: None
         self.logged = EventLoggingObserver()
         globalLogPublisher.addObserver(self.logged)
@@ -124,6 +126,7 @@ class SubscriberTestCase(SynchronousTestCase):
             ["/GOVI/"],
             self._receive,
             self.limits,
+            recovered=self.failures.append,
             relay=self.relayed.append,
             _sockets=self.sockets,  # type: ignore[arg-type]
         )
@@ -447,6 +450,22 @@ class StateTests(SubscriberTestCase):
         self.assertEqual(self.subscriber.alive, self.started + 660)
         self.receive_data()
         self.assertEqual(self.subscriber.state, "RECOVERING")
+
+    def test_failures_are_reported(self) -> None:
+        """The first data after the feed was DOWN tells since when it had failed, with heartbeats or without."""
+        self.receive_data()
+        self.wait(59)
+        self.receive_data()
+        self.assertEqual(self.failures, [])
+        self.wait(150)
+        self.receive_data()
+        self.assertEqual(self.failures, [self.started + 59])
+        for _ in range(20):
+            self.wait(30)
+            self.receive_heartbeat()
+        self.receive_data()
+        self.receive_data()
+        self.assertEqual(self.failures, [self.started + 59, self.started + 209])
 
     def test_silence_reconnects(self) -> None:
         """After a minute without any frame the feed is DOWN, with one log line, and a new connection is made."""
