@@ -45,6 +45,9 @@ FORMS: dict[str, tuple[str, str, bytes]] = {
 SHORT_FORMS = ("/kv55", "/board HTML")
 """The forms of short measurements, and of those of other servers."""
 
+LATENCY_SECONDS = 4.0
+"""How long each round of a measurement of latencies lasts, at saturation and at half of it."""
+
 WARM_UP_SECONDS = 2
 """How long a repeated hit runs before it is measured."""
 
@@ -55,6 +58,10 @@ moment expire together."""
 
 MIN_DEPARTURES = 5
 """Departures in a complete body; each form shows its own horizon of the 20 in two hours."""
+
+
+Columns = tuple[str, ...]
+"""Columns of a row of the report."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,11 @@ class Options:
     def feed_seconds(self) -> float:
         """How long the feed alone is measured: the tables are swept once a minute."""
         return 5.0 if self.is_quick else 60.0
+
+    @property
+    def latency_rounds(self) -> int:
+        """In how many rounds latencies are measured."""
+        return 1 if self.is_quick else 5
 
     def requests(self, form: str, stops: int) -> BoardRequests:
         """Return the requests for a form of the boards of so many stops."""
@@ -124,20 +136,32 @@ def steady_load(server: Running, requests: BoardRequests, working: Sequence[Runn
     return requests.wrk(server, STORED_SECONDS, working=working)
 
 
-def steady_latencies(port: int, requests: BoardRequests, rate: float, seconds: float) -> Latencies:
-    """Measure an open loop after it has run for so long that the boards do not expire together any more."""
-    open_loop(port, requests, rate, STORED_SECONDS)
-    return open_loop(port, requests, rate, seconds)
+def latencies_at_half(
+    server: Running, requests: BoardRequests, rounds: int, working: Sequence[Running] = ()
+) -> Columns:
+    """Measure the rate of saturation, and then an open loop at half of it, several times; return the columns.
+
+    The machine may be twice as fast in one minute as in the next.
+    """
+    rates, loops = [], []
+    for _ in range(rounds):
+        rates.append(requests.wrk(server, LATENCY_SECONDS, working=working).rate / 2)
+        loops.append(open_loop(server.port, requests, rates[-1], LATENCY_SECONDS))
+    return latency_columns(rates, loops)
 
 
-LATENCY_HEAD = ("requests/s", "p50", "p90", "p99", "p99.9", "max", "client's own p99.9")
+LATENCY_HEAD = ("requests/s", "p50", "p90", "p99", "p99.9", "max", "p99 of the rounds", "client's own p99.9")
 
 
-def latency_columns(rate: float, latencies: Latencies) -> tuple[str, ...]:
-    """Return the columns of LATENCY_HEAD, in milliseconds."""
-    overload = ", overload" if latencies.is_overloaded else ""
-    times = [latencies.quantile(q) for q in (0.5, 0.9, 0.99, 0.999, 1.0)] + [latencies.late_quantile(0.999)]
-    return (f"{rate:,.0f}{overload}", *(f"{seconds * 1000:.2f}" for seconds in times))
+def latency_columns(rates: Sequence[float], loops: Sequence[Latencies]) -> Columns:
+    """Return the columns of LATENCY_HEAD for some rounds, in milliseconds: medians, but the greatest maximum."""
+    overload = ", overload" if any(loop.is_overloaded for loop in loops) else ""
+    times = [statistics.median(loop.quantile(q) for loop in loops) for q in (0.5, 0.9, 0.99, 0.999)]
+    times.append(max(loop.quantile(1.0) for loop in loops))
+    each = " ".join(f"{loop.quantile(0.99) * 1000:.1f}" for loop in loops)
+    late = statistics.median(loop.late_quantile(0.999) for loop in loops)
+    columns = [f"{seconds * 1000:.2f}" for seconds in times]
+    return f"{statistics.median(rates):,.0f}{overload}", *columns, each, f"{late * 1000:.2f}"
 
 
 def random_stops(report: Report, folder: Path, options: Options) -> None:
@@ -156,8 +180,7 @@ def random_stops(report: Report, folder: Path, options: Options) -> None:
                     random.loads.append(steady_load(fed.server, loads[0]))
                     loads[1].wrk(fed.server, WARM_UP_SECONDS)
                     hit.loads.append(loads[1].wrk(fed.server, options.seconds))
-                latencies = steady_latencies(options.port, loads[0], random.rate / 2, STORED_SECONDS)
-                latency_rows.append((form, *latency_columns(random.rate / 2, latencies)))
+                latency_rows.append((form, *latencies_at_half(fed.server, loads[0], options.latency_rounds)))
                 print(form, *(f"{rounds.columns()[0]} us" for rounds in results[form]), flush=True)
             after = fed.feed_share(options.feed_seconds)
         rows = []
@@ -183,7 +206,10 @@ def random_stops(report: Report, folder: Path, options: Options) -> None:
             f"loads, {after:.1%} after them, over {options.feed_seconds:.0f} s. Memory before them: "
             f"{memory / 1e6:,.0f} MB."
         )
-        title = f"Random stops of {stops:,} at half of that rate, open loop, ms from when a request was due"
+        title = (
+            f"Random stops of {stops:,} at half of the saturation measured just before, open loop, ms from when a "
+            f"request was due; medians of {options.latency_rounds} rounds"
+        )
         report.table(title, ("path", *LATENCY_HEAD), latency_rows)
 
 
@@ -215,10 +241,9 @@ def peers(report: Report, folder: Path, options: Options) -> None:
                     random.loads.append(steady_load(server, loads[0], working))
                     hit.loads.append(loads[1].wrk(server, options.seconds, working=working))
             rows = []
-            for (server, _), (random, hit) in zip(servers, results, strict=True):
-                latencies = steady_latencies(server.port, loads[0], random.rate / 2, STORED_SECONDS)
+            for (server, working), (random, hit) in zip(servers, results, strict=True):
                 row = (server.name, *random.columns(), random.ratio(results[0][0]), *hit.columns())
-                rows.append((*row, *latency_columns(random.rate / 2, latencies)))
+                rows.append((*row, *latencies_at_half(server, loads[0], options.latency_rounds, working)))
         head = ("server", "random stop, us", "least", "to govi-cache", "repeated hit, us", "least", *LATENCY_HEAD)
         title = f"{form} by other servers: {options.feed(stops)}; latencies in ms at half of the saturation of each"
         report.table(title, head, rows)
@@ -242,7 +267,7 @@ def held(report: Report, folder: Path, options: Options) -> None:
             requests.wrk(fed.server, STORED_SECONDS)
             rate = Rounds([requests.wrk(fed.server, options.seconds) for _ in range(options.rounds)]).rate / 2
             for is_loading, title in enumerate(("without planning", "while planning is loaded")):
-                open_loop(options.port, requests, rate, STORED_SECONDS)  # as steady_latencies()
+                open_loop(options.port, requests, rate, STORED_SECONDS)  # so that boards do not expire together
                 before, events, start = fed.metrics(), streams.events, time.monotonic()
                 if is_loading:
                     fed.start_planning()
@@ -252,7 +277,7 @@ def held(report: Report, folder: Path, options: Options) -> None:
                 after = fed.metrics()
                 turns = [_longer_turns(before, after, bound) for bound in ("0.01", "0.05")]
                 n_events = f"{(streams.events - events) / (time.monotonic() - start):.0f}"
-                rows.append((title, *latency_columns(rate, latencies), *turns, n_events))
+                rows.append((title, *latency_columns([rate], [latencies]), *turns, n_events))
             loaded = fed.metrics()["govi_feed_planned_passes"]
     title = (
         f"Everything at once: {form}, {options.feed(stops)}; {idle:,} idle connections, {n_streams} event streams of "
