@@ -46,7 +46,7 @@ LATEST_GAPS = 20
 """The number of these latest gaps."""
 
 RESTORED_GAPS = 10
-"""Gaps for which an interval counts that was learned before a restart."""
+"""Gaps for which an interval counts that was learned before a restart, each with the rows of the first new one."""
 
 MIN_CENSUS = 50
 """Passtimes of an operator from which it is concluded that it sends most of them only once."""
@@ -58,7 +58,7 @@ class Repetition:
     """The repetitions of one operator. Times are epoch seconds."""
 
     __slots__ = (
-        "_first_heard", "_gaps", "_last_heard", "_limit", "_n_new", "_outages", "_was_unreliable",
+        "_first_heard", "_gaps", "_last_heard", "_limit", "_n_new", "_outages", "_restored", "_was_unreliable",
         "interval", "is_complete",
     )  # fmt: skip
 
@@ -71,6 +71,7 @@ class Repetition:
         self._was_unreliable = False
         self._n_new = 0
         self._gaps: deque[tuple[float, float]] = deque(maxlen=MAX_GAPS)  # seconds, and their number of rows
+        self._restored: float | None = None  # the interval before a restart, until the first gap after it
         self._first_heard: float | None = None  # since a restart
         self._last_heard: float | None = None
         self._outages: deque[tuple[float, float]] = deque(maxlen=_MAX_OUTAGES)  # start and end
@@ -99,7 +100,7 @@ class Repetition:
         elif self._first_heard is not None and last_heard < self._first_heard:
             self._outages.appendleft((last_heard, self._first_heard))
         if interval is not None and self.interval is None:
-            self._gaps.extend([(interval, 1.0)] * RESTORED_GAPS)
+            self._restored = interval
             self._set_interval(interval)
 
     def data_received(self, now: float) -> bool:
@@ -143,6 +144,9 @@ class Repetition:
         gap = now - last_heard
         if gap < MIN_GAP_SECONDS or self.age(last_heard, now) < gap:
             return  # the operator was silent meanwhile
+        if self._restored is not None:
+            self._gaps.extendleft([(self._restored, n_rows)] * RESTORED_GAPS)
+            self._restored = None
         self._gaps.append((gap, n_rows))
         self._n_new += 1
         if len(self._gaps) >= MIN_GAPS and len(self._gaps) <= GAPS_PER_UPDATE * self._n_new:

@@ -40,6 +40,8 @@ class Result(Struct):
 
     error: str = ""
     """Why it was refused; "" if it was not."""
+    failure: str = ""
+    """Why it could not be compiled, though another attempt may succeed: a full disk, for example."""
     n_stops: int = 0
     n_calls: int = 0
     kept: list[str] = []
@@ -136,7 +138,7 @@ def main(arguments: list[str]) -> None:
     except MemoryError:
         result = Result(f"it needs more than {MAX_MEMORY_BYTES >> 30} GB of memory")
     except OSError as error:
-        result = Result(f"{error.filename or target}: {error.strerror}")
+        result = Result(failure=f"{error.filename or target}: {error.strerror}")
     sys.stdout.buffer.write(msgspec.json.encode(result))
 
 

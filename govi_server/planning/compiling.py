@@ -79,7 +79,8 @@ class _Compiler(ProcessProtocol):
             except ValueError:
                 pass
         lines = self._errors.decode("utf-8", "replace").strip().splitlines()
-        self.done.callback(Result(f"the compiler failed: {lines[-1] if lines else reason.getErrorMessage()}"))
+        reason_given = lines[-1] if lines else reason.getErrorMessage()
+        self.done.callback(Result(failure=f"the compiler failed: {reason_given}"))
 
     def _kill(self) -> None:
         if self.transport.pid is not None:

@@ -39,6 +39,10 @@ MAX_AGE_DAYS = 3
 Compile = Callable[..., Awaitable[Result]]
 
 
+class CompilationFailed(Exception):
+    """A file could not be compiled, though another attempt may succeed; the message is the reason."""
+
+
 class PlanningService(Service):
     """Provides the planning of a source, checked for new files once a day.
 
@@ -153,7 +157,7 @@ class PlanningService(Service):
     async def _check(self) -> None:
         try:
             await (self._check_site() if self._is_site else self._check_path())
-        except DownloadError as error:
+        except (DownloadError, CompilationFailed) as error:
             self._fail(str(error))
         except OSError as error:
             self._fail(f"{error.filename or 'cannot start the compiler'}: {error.strerror}")
@@ -252,11 +256,16 @@ class PlanningService(Service):
     # All.
 
     async def _use_file(self, path: Path, name: str) -> str:
-        """Compile a file, and use it; return the reason if it was refused, "" if it was not."""
+        """Compile a file, and use it; return the reason if it was refused, "" if it was not.
+
+        Raises CompilationFailed if another attempt may succeed.
+        """
         started = self._reactor.seconds()
         previous = self._store.planning if self.planning is not None else None
         target, today = self._store.new_planning, local_date(started)
         result = await self._compile(self._reactor, path, name, previous, target, today, self._limits)
+        if result.failure:
+            raise CompilationFailed(f"{name}: {result.failure}")
         if result.error:
             return result.error
         target.replace(self._store.planning)

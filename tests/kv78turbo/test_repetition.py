@@ -124,6 +124,17 @@ class IntervalTests(SynchronousTestCase):
                     self.assertEqual(repetition.age(NOW - pause - 10, NOW + 5), 15)
                     self.assertEqual(repetition.interval, interval)
 
+    def test_a_restored_interval_has_weight(self) -> None:
+        """After a restart, the gap of a message that was lost does not outweigh what was learned before."""
+        for n_rows in (1, 50):
+            repetition, now = Repetition(), NOW
+            repetition.restore(NOW - 10, 30.0)
+            for gap in (30.0, 60.0, 30.0, 30.0):
+                now += gap
+                repetition.data_received(now)
+                repetition.add_gap(now - gap, now, n_rows)
+            self.assertEqual(repetition.interval, 30, n_rows)
+
     def test_few_long_gaps_are_no_interval(self) -> None:
         """Long gaps count only if most of the latest rows have them, unlike those of old messages."""
         self.assertEqual(self.learn(*([30.0] * 12 + [90.0, 330.0, 700.0, 700.0]) * 16), 30)

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Mapping
 from datetime import date, timedelta
-from errno import EAGAIN
+from errno import EAGAIN, ENOSPC
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from govi_server.planning import layout
 from govi_server.planning.compiler import Result, compile_file
 from govi_server.planning.compiling import compile_in_child
 from govi_server.planning.download import DownloadError, IndexedFile, Validators, read_index
@@ -66,6 +68,8 @@ async def compile_here(
         return compile_file(source, name, previous, target, today, *limits)
     except InvalidGtfs as error:
         return Result(str(error))
+    except OSError as error:
+        return Result(failure=str(error))
 
 
 def gtfs(n_stops: int = 4, first: date = TODAY) -> bytes:
@@ -219,6 +223,15 @@ class SiteTests(ServiceTestCase):
             self.assertIn(reason, service.problem)
             self.assertEqual(len(self.used), 1)
             self.assertEqual(Planning.open(service._store.planning).n_stops, 4)
+
+    def test_failure_of_the_compiler_is_repeated(self) -> None:
+        """A file that could not be compiled, as on a full disk, is not refused: it is fetched again after minutes."""
+        with mock.patch.object(layout, "write", side_effect=OSError(ENOSPC, "No space left on device")):
+            service = self.start(SITE, self.site)
+        self.assertIn(f"{name_of(TODAY)}: [Errno {ENOSPC}] No space left on device", service.problem)
+        self.assertEqual((self.names(), self.used, service.state.refused), ([SITE, name_of(TODAY)], [], ""))
+        self.clock.advance(MIN_BACK_OFF)
+        self.assertEqual((self.names(), len(self.used), service.problem), ([SITE, name_of(TODAY)], 1, ""))
 
     def test_refused_file_stays_refused(self) -> None:
         """A refused file is not fetched again on the same day, and remains the problem, also after a restart."""

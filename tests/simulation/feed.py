@@ -30,8 +30,8 @@ STALE = 300.0
 """Seconds after which the departures of an operator that is silent are hidden."""
 AHEAD, BEHIND = 3600.0, 900.0
 """Seconds that a journey is published before its start, and after it."""
-SNAPSHOT_SECONDS = 70.0
-"""The age of the latest snapshot of a process that is killed, at most."""
+SNAPSHOT_SECONDS = 130.0
+"""The age of the latest snapshot of a process that is killed, at most: one may have met a full disk."""
 HEADWAY = 900
 LEG = 150
 OPERATORS = ("LIN", "KUST")
@@ -200,6 +200,9 @@ class Model:
                 stored = self.rows.get(item.key)
                 if stored is not None and item.at < stored.at:
                     continue
+                if stored is not None and self.may_be_lost(item.key):
+                    # The process has now what it had lost: none, or an older one, at whichever stop.
+                    self.changed.update(dict.fromkeys(STOPS, now))
                 self.heard[item.key] = now
                 self.heard_in[item.key] = self.repeats[item.line]
                 if stored != item:
@@ -231,7 +234,8 @@ class Model:
 
     def hear(self, owner: str, now: float) -> None:
         """Note data of an operator; after a silence, its departures are shown again."""
-        silence = now - self.operators.get(owner, now)
+        last = self.operators.get(owner, now)
+        silence = now - last + (SNAPSHOT_SECONDS if last < self.killed_at else 0.0)
         self.operators[owner] = now
         if silence > STALE - 30:
             self.changed.update((row.code, now) for row in self.rows.values() if row.owner == owner)
@@ -259,10 +263,11 @@ class Model:
     def is_sure(self, planned: Planned, now: float) -> bool:
         """Return whether the process has a planned departure.
 
-        Of GTFS it does not take the lines that are missing in KV7, if that has half of an operator's lines.
+        Of GTFS it does not take the lines that are missing in KV7, if that has half of an operator's lines. Once they
+        arrive, it has them from KV7.
         """
         owner = LINES[planned.line]
-        is_missing = ("kv7", planned.line) not in self.timetables
+        is_missing = now - self.timetables.get(("kv7", planned.line), now) <= 5
         if planned.source == "gtfs" and is_missing and any(LINES[line] == owner for line in self._parts):
             return False
         return now - self.timetables.get((planned.source, planned.line), now) > 5
@@ -292,7 +297,9 @@ class Model:
         for key, received in list(self.timetables.items()):
             if key[0] == "kv7" and received > now - SNAPSHOT_SECONDS:
                 del self.timetables[key]
-                self._parts[key[1]].clear()
+        for line, parts in self._parts.items():
+            if ("kv7", line) not in self.timetables:
+                parts.clear()
 
     def forget(self, now: float) -> None:
         """Drop what is long over."""

@@ -30,10 +30,9 @@ SETTLED = 1.5
 FRESH = 60.0
 SLOWEST = 240.0
 """Seconds after which an operator is stale, however long its interval seemed while messages were lost."""
-MISSED = 8, 16
+MISSED = 13, 20
 """Repetitions of its line without a row, after which it is no longer reliable: while the feed is well, and otherwise.
-The program waits for five or six intervals, which seem longer while messages are lost, and after a restart until the
-previous interval has less weight."""
+The program waits for five or six intervals, which seem twice as long after a loss of messages, soon after a start."""
 REPEATED = 36.0
 """Seconds in which a row is repeated while the feed is well."""
 MARGIN = 60.0
