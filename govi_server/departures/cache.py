@@ -154,10 +154,13 @@ class BoardCache:
         return was_cached
 
     def put(self, board: Board) -> Entry:
-        """Store a board, replacing the stop's previous one; return its entry.
+        """Store a board, replacing the stop's previous one; return its entry, or that of one that is newer.
 
         A board larger than the cache is not stored.
         """
+        current = self._entries.get(board.code)
+        if current is not None and self.age(current) >= 0 and current.board.received_at > board.received_at:
+            return current  # a late board arrived while one of the engine was on its way
         self._remove(board.code)
         entry = Entry(board, self.era)
         if entry.size > self.limits.bytes:

@@ -199,6 +199,17 @@ class LookUpTests(CacheTestCase):
         self.assertIs(self.cached("hit").board, board)
         self.assertEqual(self.source.requested, [])
 
+    def test_older_board_does_not_replace_a_newer_one(self) -> None:
+        """A board that was received before the stored one is not stored, and its waiters have that one."""
+        waiting = self.wait("miss")
+        newer = self.cache.put(self.board(age=1))
+        self.source.results[0].callback(self.board(age=2))
+        self.assertIs(self.successResultOf(waiting), newer)
+        self.assertIs(self.cached("hit"), newer)
+        self.cache.clock_set_back()
+        older = self.cache.put(self.board(age=2))  # the age of what was received before is unknown
+        self.assertIs(self.cached("hit"), older)
+
     def test_late_board_serves_waiters(self) -> None:
         """A late board serves the waiters of the pending request, and the next request is a hit."""
         waiting = self.wait("miss")

@@ -96,7 +96,7 @@ class Gateway:
         """When it began to behave; inf while it does not."""
         self.bad_since = inf
         self.reachable_since = -inf
-        self.was_asked: set[Node] = set()
+        self.was_asked: dict[Node, float] = {}
         """The nodes that have asked it since it began to misbehave."""
         self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
         """The stops that many ask for."""
@@ -157,7 +157,7 @@ class Gateway:
         node = self.world.node_of(wire.sock.remote[0])
         assert node is not None
         self.n_questions += 1
-        self.was_asked.add(node)
+        self.was_asked.setdefault(node, now)
         stop = code[1].decode()
         question = Question(stop, number[1].decode(), now, self.n_questions, node, node.epoch)
         self.questions.setdefault(stop, []).append(question)

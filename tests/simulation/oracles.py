@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections import Counter
+from math import inf
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -30,6 +31,8 @@ READ_SECONDS = 5
 """Time between two looks at the statistics log."""
 ROTATE_BYTES = 50_000
 """Size at which the statistics log is rotated."""
+BREAKER_PROBE_SECONDS = 1.5
+"""Time for the first question after a gateway was unreachable, until which all others still fail."""
 
 
 class Oracle:
@@ -204,6 +207,8 @@ class Boards(Oracle):
         if kind in ("broken", "codeless") and status != 400:
             self.found(f"/{key[0]}/{key[1]}: an unreadable callback got {status}")
         if answer is None:
+            if status == 200 and (gateway.number is not None or self.is_matched_by_stop(gateway, question, epoch)):
+                self.tainted[key] = self.now  # a repeated answer may be taken for that to another question
             return
         answer.status = status
         is_forgotten = sent - question.at >= LATE - 1
@@ -304,7 +309,8 @@ class Boards(Oracle):
             return
         age = int(exchange.header("age") or -1)
         oldest = exchange.ended_at - answer.sent_at
-        youngest = exchange.sent_at - (answer.accepted_at or self.now)
+        accepted_at = None if answer.was_repeated else answer.accepted_at
+        youngest = exchange.sent_at - (accepted_at or self.now)
         if not youngest - 1.01 - self.TRANSIT <= age <= oldest + 0.01 or age > STALE:
             self.found(f"{exchange}: Age is {age}, though the board is {youngest:.1f} to {oldest:.1f} s old")
         status = exchange.header("cache-status") or ""
@@ -329,7 +335,7 @@ class Boards(Oracle):
 
     def check_order(self, key: tuple[str, str], exchange: Exchange, answer: Answer) -> None:
         question = answer.question
-        if question is None:
+        if question is None or answer.was_repeated:
             return
         if self.is_tainted(key) or answer.serial in self.doubtful:
             return
@@ -358,19 +364,25 @@ class Boards(Oracle):
             and not self.world.stepped_since(answer.sent_at)
         ):
             self.found(f"{exchange}: {exchange.status}, though answer {answer.serial} is not too old")
+        if b"Gateway unreachable" in exchange.response.body:
+            self.world.scheduler.after(BREAKER_PROBE_SECONDS, self.check_unreachable, gateway, exchange, self.now)
+            return
         healthy = self.now - gateway.healthy_since
         if key[1] in gateway.all_stops and healthy > 20 and self.now - exchange.node.started_at > 1:
             self.found(f"{exchange}: {exchange.status}, though the gateway is well for {healthy:.0f} s")
-        if b"Gateway unreachable" in exchange.response.body:
-            since = self.now - gateway.reachable_since
-            if gateway.mode not in UNREACHABLE and since > 2 * DEADLINE + 10:
-                self.found(f"{exchange}: {exchange.status}, though the gateway accepts questions for {since:.0f} s")
-            return
         if exchange.method == "HEAD":
             return
         questions = gateway.questions.get(key[1], [])
         if not questions or self.now - questions[-1].at > DEADLINE + 1.5:
             self.found(f"{exchange}: {exchange.status}, though the gateway was not asked")
+
+    def check_unreachable(self, gateway: Gateway, exchange: Exchange, at: float) -> None:
+        """A gateway is not unreachable for long, except while the first question after that is under way."""
+        first = gateway.was_asked.get(exchange.node, -inf)
+        since = at - gateway.reachable_since
+        is_probed = at - BREAKER_PROBE_SECONDS < first < at + BREAKER_PROBE_SECONDS
+        if gateway.mode not in UNREACHABLE and since > 2 * DEADLINE + 10 and not is_probed:
+            self.found(f"{exchange}: {exchange.status}, though the gateway accepts questions for {since:.0f} s")
 
     def stored(self, key: tuple[str, str], exchange: Exchange) -> Answer | None:
         """Return the newest board that a process had when a request was sent."""
@@ -421,6 +433,8 @@ class Statistics(Oracle):
         self.node = node
         self.files: list[Any] = []
         """The files of the log, open, so that their names may change: the newest last."""
+        self.cut_off: set[bytes] = set()
+        """The last lines of files that were cut off."""
         self.rest = b""
         """The beginning of a line that is not written yet."""
         self.lines: dict[str, list[dict[str, Any]]] = {}
@@ -464,13 +478,16 @@ class Statistics(Oracle):
         elif self.files and len(data) > len(self.rest) + 1:  # it was read just before
             self.found("lines are written to a file that was renamed")
         *lines, self.rest = data.split(b"\n")
-        return [line for line in lines if line]
+        return [line for line in lines if line and line not in self.cut_off]
 
     def skip(self) -> None:
         """Continue at the last lines of the files, which were cut off."""
         for file in self.files:
             file.seek(0)
-            file.seek(file.read().rfind(b"\n") + 1)
+            content = file.read()
+            begin = content.rfind(b"\n") + 1
+            self.cut_off.add(content[begin:])  # perhaps a complete line, which was read before
+            file.seek(begin)
         self.rest = b""
 
     def tick(self) -> None:

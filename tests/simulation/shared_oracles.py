@@ -88,6 +88,14 @@ class SharedBoards(Boards, SharedOracle):
         """The newest board of each process that has asked for it itself, and when it must have had it."""
         self.served: dict[tuple[str, str, int], tuple[Answer, float]] = {}
         """The newest board that each process has served, and when."""
+        self.probed_at: dict[Node, float] = {}
+        self.unclaimed: set[Question] = set()
+        """Questions of nodes that were not served well by the engine."""
+
+    def asked(self, gateway: Gateway, question: Question) -> None:
+        super().asked(gateway, question)
+        if not self.is_well(question.at, question.node):
+            self.unclaimed.add(question)
 
     def acknowledged(
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
@@ -101,7 +109,8 @@ class SharedBoards(Boards, SharedOracle):
         is_shared = question.epoch != epoch
         if is_shared and kind in ("", "chopped", "repeat", "numberless"):
             nodes = (receiver, question.node) if self.is_alive(question) else (receiver,)
-            if status != 200 and sent - question.at < LATE - 10 and self.is_well(question.at, *nodes):
+            is_claimed = self.is_alive(question) or question not in self.unclaimed
+            if status != 200 and is_claimed and sent - question.at < LATE - 10 and self.is_well(question.at, *nodes):
                 text = f"an answer {sent - question.at:.1f} s after the question of another node got {status}"
                 self.found(f"/{gateway.module}/{question.code}: {text}")
         super().acknowledged(gateway, answer, kind, status, sent, question, epoch)
@@ -190,6 +199,11 @@ class SharedBoards(Boards, SharedOracle):
         is_fresh = accepted_at < exchange.sent_at - MARGIN and self.now - accepted_at < FRESH - 1
         question = newest[1].question
         since = accepted_at if question is None else question.at  # when it was claimed in the engine
+        if question is not None and any(
+            other.epoch == question.epoch and question.index < other.index and other.at < accepted_at
+            for other in self.world.gateways[key[0]].questions[key[1]]
+        ):
+            return None  # a later question may have ended with another board, which is kept
         return newest[1] if is_fresh and self.is_well(since - MARGIN, *self.world.nodes) else None
 
     def check_error(self, gateway: Gateway, key: Key, exchange: Exchange) -> None:
@@ -198,10 +212,33 @@ class SharedBoards(Boards, SharedOracle):
             is_old = own is None or self.now - own[0].sent_at > STALE - 1 or self.world.stepped_since(own[0].sent_at)
             if own is not None and own[1] < exchange.sent_at and not is_old:
                 self.found(f"{exchange}: {exchange.status}, though {exchange.node.host} has answer {own[0].serial}")
-            if (newest := self.fresh_in_engine(key, exchange)) is not None:
+            newest = self.fresh_in_engine(key, exchange)
+            if newest is not None and not self.has_joined_probe(gateway, key, exchange, newest):
                 self.found(f"{exchange}: {exchange.status}, though the engine has answer {newest.serial}")
-        if self.engines.is_steady():
+        # The callback for a node that is cut off ends what the engine knows of an earlier question.
+        is_cut_off = self.engines.master.isolated == exchange.node.host
+        questions = gateway.questions.get(key[1], [])
+        answers = questions[-1].answers if questions else []
+        was_killed = any(not node.is_up or node.started_at > exchange.sent_at - 15 for node in self.world.nodes)
+        is_lost = was_killed and bool(answers) and all(answer.status is None for answer in answers)
+        if self.engines.is_steady() and not is_cut_off and not is_lost:
             super().check_error(gateway, key, exchange)
+
+    def has_joined_probe(self, gateway: Gateway, key: Key, exchange: Exchange, newest: Answer) -> bool:
+        """Return whether a client may have joined a question with which its node finds out whether it is ready.
+
+        That is sent though the engine has a board.
+        """
+        was_asked = any(
+            question.epoch == exchange.epoch and question.at > (newest.accepted_at or 0)
+            for question in gateway.questions.get(key[1], ())
+        )
+        return was_asked or self.now - self.probed_at.get(exchange.node, -inf) < DEADLINE + PROBE_SECONDS
+
+    def sent(self, exchange: Exchange) -> None:
+        super().sent(exchange)
+        if isinstance(exchange.user, Operator) and exchange.path == "/ready":
+            self.probed_at[exchange.node] = self.now
 
     def stored(self, key: Key, exchange: Exchange) -> Answer | None:
         return None  # see above: a late answer that another node has received is in the engine only
@@ -286,6 +323,14 @@ class Takeovers(SharedOracle):
     def check(self, gateway: Gateway, code: str, question: Question, ended_at: float) -> None:
         if gateway.questions[code][-1] is not question or question.ended_at or self.world.step_slack(ended_at):
             return
+        if any(
+            other is not question
+            and other.ended_at is None
+            and self.now - other.at < DEADLINE + MARGIN
+            and self.is_alive(other)
+            for other in gateway.questions[code]
+        ):
+            return  # they wait for that one
         for exchange in self.waiting((gateway.module, code)):
             if exchange.sent_at < ended_at and self.is_well(question.at, exchange.node):
                 self.found(f"{exchange}: waits for {question.node.host}, which ended {TAKEOVER_SECONDS} s before")
