@@ -143,6 +143,7 @@ def latencies_at_half(
 
     The machine may be twice as fast in one minute as in the next.
     """
+    requests.wrk(server, STORED_SECONDS, working=working)
     rates, loops = [], []
     for _ in range(rounds):
         rates.append(requests.wrk(server, LATENCY_SECONDS, working=working).rate / 2)
@@ -158,10 +159,10 @@ def latency_columns(rates: Sequence[float], loops: Sequence[Latencies]) -> Colum
     overload = ", overload" if any(loop.is_overloaded for loop in loops) else ""
     times = [statistics.median(loop.quantile(q) for loop in loops) for q in (0.5, 0.9, 0.99, 0.999)]
     times.append(max(loop.quantile(1.0) for loop in loops))
-    each = " ".join(f"{loop.quantile(0.99) * 1000:.1f}" for loop in loops)
+    p99_by_round = " ".join(f"{loop.quantile(0.99) * 1000:.1f}" for loop in loops)
     late = statistics.median(loop.late_quantile(0.999) for loop in loops)
     columns = [f"{seconds * 1000:.2f}" for seconds in times]
-    return f"{statistics.median(rates):,.0f}{overload}", *columns, each, f"{late * 1000:.2f}"
+    return f"{statistics.median(rates):,.0f}{overload}", *columns, p99_by_round, f"{late * 1000:.2f}"
 
 
 def random_stops(report: Report, folder: Path, options: Options) -> None:
@@ -245,7 +246,7 @@ def peers(report: Report, folder: Path, options: Options) -> None:
                 row = (server.name, *random.columns(), random.ratio(results[0][0]), *hit.columns())
                 rows.append((*row, *latencies_at_half(server, loads[0], options.latency_rounds, working)))
         head = ("server", "random stop, us", "least", "to govi-cache", "repeated hit, us", "least", *LATENCY_HEAD)
-        title = f"{form} by other servers: {options.feed(stops)}; latencies in ms at half of the saturation of each"
+        title = f"{form} by other servers: {options.feed(stops)}; latencies in ms at half of saturation, in rounds"
         report.table(title, head, rows)
     report.line(
         "\nnginx caches for 5 s in front of the same govi-cache: the cost is that of both processes, and its boards "

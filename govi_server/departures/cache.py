@@ -154,13 +154,14 @@ class BoardCache:
         return was_cached
 
     def put(self, board: Board) -> Entry:
-        """Store a board, replacing the stop's previous one; return its entry, or that of one that is newer.
+        """Store a board, replacing the stop's previous one unless that is newer; return the stop's entry.
 
         A board larger than the cache is not stored.
         """
         current = self._entries.get(board.code)
         if current is not None and self.age(current) >= 0 and current.board.received_at > board.received_at:
-            return current  # a late board arrived while one of the engine was on its way
+            self._entries.move_to_end(board.code)
+            return current  # a late board arrived while the engine's older one was in transit
         self._remove(board.code)
         entry = Entry(board, self.era)
         if entry.size > self.limits.bytes:

@@ -1,7 +1,6 @@
 """Parts of documents about one passtime, which are formatted once and joined into documents many times."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -15,8 +14,8 @@ FORM_BYTES = 100
 OBJECT_BYTES = 200
 """Memory of what is stored besides texts, such as the row of a display, about."""
 
-STEP_PARTS = 4
-"""Parts in one step, which may all have to be made: 0.4 ms for rows of a page."""
+STEP_PARTS = 32
+"""Stored parts that are joined in one step."""
 
 
 class Fragments(Struct, gc=False, eq=False):
@@ -88,29 +87,38 @@ _Part = TypeVar("_Part")
 
 def make_part(
     fragments: Fragments | None, form: str, state: object, make: Callable[..., _Part], *arguments: Any
-) -> _Part:
-    """Return a part of a document, made with make(*arguments) unless it is stored.
+) -> tuple[_Part, bool]:
+    """Return a part of a document, made with make(*arguments), and whether it was stored.
 
     fragments: None if nothing is stored. state: what else it depends on and changes with time, such as the remaining
     minutes; a stored part of another state is replaced. Always None for some forms.
     """
-    stored: Any = None if fragments is None else fragments.find(form)
+    stored = None if fragments is None else fragments.find(form)
     if stored is not None:
         if state is None:
-            return stored  # type: ignore[no-any-return]
+            return stored, True
         if stored[0] == state:
-            return stored[1]  # type: ignore[no-any-return]
+            return stored[1], True
     part = make(*arguments)
     if fragments is not None:
         fragments.store(form, part if state is None else (state, part))
-    return part
+    return part, False
 
 
 _Text = TypeVar("_Text", str, bytes)
 
 
-def pieces(parts: Iterable[_Text], empty: _Text) -> Iterator[_Text]:
-    """Join the parts of a document into pieces, each of which is the work of one step. empty: an empty text."""
-    remaining = iter(parts)
-    while step := list(islice(remaining, STEP_PARTS)):
+def pieces(parts: Iterable[tuple[_Text, bool] | None], empty: _Text) -> Iterator[_Text]:
+    """Join the parts of a document into pieces, each of which is the work of one step.
+
+    parts: as returned by make_part(), or None for a step without one. empty: an empty text.
+    """
+    step: list[_Text] = []
+    for part in parts:
+        if part is not None:
+            step.append(part[0])
+            if part[1] and len(step) < STEP_PARTS:
+                continue
         yield empty.join(step)
+        step.clear()
+    yield empty.join(step)

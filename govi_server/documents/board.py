@@ -160,14 +160,15 @@ def document(display: DepartureDisplay, lang: str, now: float, fields: Sequence[
     yield f"{end}\n"
 
 
-def _departures(stop: StopDisplay, lang: str, now: float, fields: Sequence[str]) -> Iterator[str]:
-    """Write the elements of the array of departures."""
+def _departures(stop: StopDisplay, lang: str, now: float, fields: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Write the elements of the array of departures; yield each, and whether it was stored."""
     counts_down = _counts_down(fields)
     form = f"json {lang} {','.join(fields)}"
     separator = ""
     for row in stop.rows:
         state = row.state, stop.minutes(row, now) if counts_down else None
-        yield separator + make_part(row.fragments, form, state, _departure, stop, row, now, lang, fields)
+        element, was_stored = make_part(row.fragments, form, state, _departure, stop, row, now, lang, fields)
+        yield separator + element, was_stored
         separator = ", "
 
 
@@ -206,7 +207,7 @@ def lines(
         for row in stop.rows:
             minutes = stop.minutes(row, now) if counts_down else None
             state = row.state, row.shows_direction, minutes if displays_minutes(minutes) else None
-            cells = make_part(row.fragments, form, state, _cells, stop, row, now, lang, fields)
+            cells, _ = make_part(row.fragments, form, state, _cells, stop, row, now, lang, fields)
             widths = [max(column, len(cell)) for column, cell in zip(widths, cells, strict=True)]
             rows.append((row.fragments, cells))
             if len(rows) % STEP_PARTS == 0:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Generator, Iterable
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
 from math import ceil
 from operator import attrgetter
 from typing import Any
@@ -150,15 +149,16 @@ class OvapiDocuments:
         passtimes: each with its journey, and its fragments if they are stored; None for a step without one.
         """
         passes: dict[str, Any] = {}
-        remaining = iter(passtimes)
-        while step := list(islice(remaining, STEP_PARTS)):
-            for item in step:
-                if item is not None and item[0] not in passes:
-                    journey, passtime, fragments = item
-                    if passtime.last_update is None:
-                        fragments = None  # without a timestamp, it depends on the moment
-                    passes[journey] = Raw(make_part(fragments, "ovapi", None, self._encoded, passtime))
-            yield
+        for n, item in enumerate(passtimes, 1):
+            was_stored = False
+            if item is not None and item[0] not in passes:
+                journey, passtime, fragments = item
+                # Without a timestamp, it depends on the moment.
+                fragments = None if passtime.last_update is None else fragments
+                part, was_stored = make_part(fragments, "ovapi", None, self._encoded, passtime)
+                passes[journey] = Raw(part)
+            if not was_stored or n % STEP_PARTS == 0:
+                yield
         return passes
 
     def _encoded(self, passtime: Passtime) -> bytes:

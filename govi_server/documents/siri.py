@@ -168,16 +168,17 @@ class SiriDocuments:
         outdated = self._feed.outdated_operators(board)
         visits: list[Any] = []
         for n, entry in enumerate(board.entries, 1):
+            was_stored = False
             if line is None or line in self._line_refs(entry.passtime):
-                reliable = reliability(entry.passtime, outdated) if outdated else entry.passtime.reliability
+                reliable = reliability(entry.passtime, outdated)
                 # Without a timestamp, it depends on the moment.
                 fragments = None if entry.passtime.last_update is None else entry.fragments
                 form = f"siri {reliable}"
-                visit = make_part(fragments, form, None, self._encoded, entry.passtime, reliable)
+                visit, was_stored = make_part(fragments, form, None, self._encoded, entry.passtime, reliable)
                 visits.append(Raw(visit))
                 if len(visits) == limit:
                     break
-            if n % STEP_PARTS == 0:
+            if not was_stored or n % STEP_PARTS == 0:
                 yield
         return visits
 

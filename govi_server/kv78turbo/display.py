@@ -1,7 +1,6 @@
 """Displays of the live feed's departures, with names from KV7."""
 
 from collections.abc import Generator, Iterable
-from itertools import islice
 
 from govi_server.departures.colors import read_color
 from govi_server.departures.display import (
@@ -41,23 +40,24 @@ def stop_display(
     rows: list[DisplayRow] = []
     live: list[Passtime] = []
     has_current = False
-    remaining = iter(selected)
-    while step := list(islice(remaining, STEP_PARTS)):
-        for entry in step:
-            if entry is None:
-                continue
-            passtime = entry.passtime
-            reliable = reliability(passtime, outdated) if outdated else passtime.reliability
-            stored = entry.row
-            if stored is None or stored[0] != reliable:
-                stored = entry.row = reliable, _row(feed, entry, reliable)
-            row = stored[1]
-            if row is not None:
-                rows.append(row)
-                if not has_current and row.state != "planned":
-                    live.append(passtime)
-                    has_current = passtime.reliability == "current"
-        yield
+    for n, entry in enumerate(selected, 1):
+        if entry is None:
+            yield
+            continue
+        passtime = entry.passtime
+        reliable = reliability(passtime, outdated) if outdated else passtime.reliability
+        stored = entry.row
+        if stored is None or stored[0] != reliable:
+            stored = entry.row = reliable, _row(feed, entry, reliable)
+            yield
+        elif n % STEP_PARTS == 0:
+            yield
+        row = stored[1]
+        if row is not None:
+            rows.append(row)
+            if not has_current and row.state != "planned":
+                live.append(passtime)
+                has_current = passtime.reliability == "current"
     texts = (clean(dict(message.fields).get("MessageContent")) for message in departures.messages)
     is_stale = freshness == "stale"
     if live and not has_current:  # none is repeated any more

@@ -46,7 +46,8 @@ LATEST_GAPS = 20
 """The number of these latest gaps."""
 
 RESTORED_GAPS = 10
-"""Gaps for which an interval counts that was learned before a restart, each with the rows of the first new one."""
+"""Gaps for which an interval counts that was learned before a restart, each with the rows of the largest
+one after it."""
 
 MIN_CENSUS = 50
 """Passtimes of an operator from which it is concluded that it sends most of them only once."""
@@ -71,7 +72,7 @@ class Repetition:
         self._was_unreliable = False
         self._n_new = 0
         self._gaps: deque[tuple[float, float]] = deque(maxlen=MAX_GAPS)  # seconds, and their number of rows
-        self._restored: float | None = None  # the interval before a restart, until the first gap after it
+        self._restored: float | None = None  # the interval before a restart, until MAX_GAPS are known after it
         self._first_heard: float | None = None  # since a restart
         self._last_heard: float | None = None
         self._outages: deque[tuple[float, float]] = deque(maxlen=_MAX_OUTAGES)  # start and end
@@ -113,7 +114,7 @@ class Repetition:
         if self._first_heard is None:
             self._first_heard = now
         if now > start:
-            self._outages.append((start, now))
+            self._extend_outages(start, now)
         elif (last is not None and now < last) or (self._outages and now < self._outages[-1][1]):
             self._outages.clear()
             return True
@@ -133,23 +134,30 @@ class Repetition:
         Return whether passtimes that were overdue may be current again.
         """
         start = min(start, self._outage_start)
-        if start >= end or (self._outages and start < self._outages[-1][1]):
+        if self._outages:
+            start = max(start, self._outages[-1][1])
+        if start >= end:
             return False
-        self._outages.append((start, end))
+        self._extend_outages(start, end)
         was_unreliable, self._was_unreliable = self._was_unreliable, False
         return was_unreliable
+
+    def _extend_outages(self, start: float, end: float) -> None:
+        if self._outages and start == self._outages[-1][1]:
+            start, _ = self._outages.pop()
+        self._outages.append((start, end))
 
     def add_gap(self, last_heard: float, now: float, n_rows: float = 1) -> None:
         """Add the gap of a passtime that was repeated. n_rows: number of rows that it represents."""
         gap = now - last_heard
         if gap < MIN_GAP_SECONDS or self.age(last_heard, now) < gap:
             return  # the operator was silent meanwhile
-        if self._restored is not None:
-            self._gaps.extendleft([(self._restored, n_rows)] * RESTORED_GAPS)
+        if len(self._gaps) == MAX_GAPS:
             self._restored = None
         self._gaps.append((gap, n_rows))
         self._n_new += 1
-        if len(self._gaps) >= MIN_GAPS and len(self._gaps) <= GAPS_PER_UPDATE * self._n_new:
+        n_gaps = len(self._gaps) + (RESTORED_GAPS if self._restored is not None else 0)
+        if n_gaps >= MIN_GAPS and n_gaps <= GAPS_PER_UPDATE * self._n_new:
             self._n_new = 0
             self._set_interval(self._quantile())
 
@@ -158,11 +166,15 @@ class Repetition:
 
         Gaps of overdue passtimes weigh less.
         """
-        gaps = sorted(self._gaps)
+        known = list(self._gaps)
+        if self._restored is not None:
+            rows = max(n_rows for _, n_rows in known)
+            known = [(self._restored, rows)] * RESTORED_GAPS + known
+        gaps = sorted(known)
         limit = self._limit if self.interval is not None else 2 * gaps[-1][0]
         least = max(limit / 2, MIN_OVERDUE_SECONDS)
         usual = [item for item in gaps if item[0] <= least]
-        latest = list(self._gaps)[-LATEST_GAPS:]
+        latest = known[-LATEST_GAPS:]
         long = [n_rows for gap, n_rows in latest if gap > least]
         if usual and (len(long) < MIN_LONG_GAPS or 2 * sum(long) < sum(n_rows for _, n_rows in latest)):
             gaps = usual

@@ -1,7 +1,7 @@
 """The departures of a stop, joined from KV7 and KV8, and their renderings, cached until they change.
 
-Longer than other modules: one loop decides what is visible, reliable and for how long, because a second one would
-cost time for each passtime.
+Longer than other modules: what is visible, reliable and for how long is decided together, since each pass over the
+passtimes costs time.
 """
 
 from bisect import bisect_right
@@ -227,9 +227,10 @@ class StopDeparturesCache:
         """Return those of a stop's passtimes that are displayed now, in steps."""
         now = self._now()
         end, valid_until = now + horizon, now + MAX_VALID_SECONDS
-        within = joined.passtimes[: bisect_right(joined.passtimes, end, key=_expected)]
-        if len(within) < len(joined.passtimes):
-            valid_until = min(valid_until, joined.passtimes[len(within)].expected - horizon)
+        passtimes = joined.passtimes
+        within = passtimes[: bisect_right(passtimes, end, key=_expected)]
+        if len(within) < len(passtimes):
+            valid_until = min(valid_until, passtimes[len(within)].expected - horizon)
         operators = {name: self._operator(name, now) for name in joined.realtime_operators}
         limits = {name: operator.limit for name, operator in operators.items()}
         stale = {name for name, operator in operators.items() if operator.reliable_until < now}
@@ -255,7 +256,7 @@ class StopDeparturesCache:
                             entry, changes_at = self._with_reliability(entry, stored, operators[entry.operator], now)
                         valid_until = min(valid_until, changes_at)
                 entries.append(entry)
-        stale_operators = (yield from _operators_of(joined.passtimes, stale, now)) if stale else frozenset()
+        stale_operators = (yield from _operators_of(passtimes, stale, now)) if stale else frozenset()
         visible_operators = frozenset(map(_operator, entries))
         realtime_operators = visible_operators
         if has_planned:
@@ -372,9 +373,9 @@ def _operators_of(
     passtimes: Sequence[JoinedPasstime], names: Collection[str], now: float
 ) -> Generator[None, None, frozenset[str]]:
     """Return those of some operators that have live passtimes which are not hidden, in steps."""
-    found: set[str] = set()
+    operators: set[str] = set()
     for start in range(0, len(passtimes), STEP_PASSTIMES):
-        found.update(
+        operators.update(
             [
                 entry.operator
                 for entry in passtimes[start : start + STEP_PASSTIMES]
@@ -382,4 +383,4 @@ def _operators_of(
             ]
         )
         yield
-    return frozenset(found)
+    return frozenset(operators)

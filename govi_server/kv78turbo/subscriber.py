@@ -317,8 +317,8 @@ class Subscriber(Service):
             return
         previous, self.last = self.last, now
         self._back_off = min(FIRST_BACK_OFF, self._limits.back_off)
-        self._data_received(previous, now)
         try:
+            self._data_received(previous, now)
             consuming = self._received(envelope, data)
         except Exception:
             self._not_consumed(Failure(), envelope)

@@ -155,10 +155,10 @@ class Kv55Feed(Service):
     def _point(self, board: StopDepartures, query: Query) -> tuple[str, Iterator[bytes]]:
         """Return a stop with its departures in pieces; arrivals are omitted."""
         selected = query.select(filter(_is_departure, board.entries), self._public_number)
-        return board.code, pieces(map(self._part, selected), b"")
+        return board.code, pieces((None if entry is None else self._part(entry) for entry in selected), b"")
 
-    def _part(self, entry: JoinedPasstime | None) -> bytes:
-        return b"" if entry is None else make_part(entry.fragments, "kv55", None, self._written, entry.passtime)
+    def _part(self, entry: JoinedPasstime) -> tuple[bytes, bool]:
+        return make_part(entry.fragments, "kv55", None, self._written, entry.passtime)
 
     def _written(self, passtime: Passtime) -> bytes:
         return messages.write_trip(self._trip(passtime))

@@ -193,19 +193,21 @@ def _head(with_platform: bool, lang: str) -> str:
     return "".join(f'<th scope="col" class="{name}">{escape(TEXTS[lang][name])}</th>' for name in names)
 
 
-def _rows(stop: StopDisplay, with_platform: bool, lang: str, now: float) -> Iterator[str]:
-    """Write the rows, which are stored without the remaining times."""
+def _rows(stop: StopDisplay, with_platform: bool, lang: str, now: float) -> Iterator[tuple[str, bool]]:
+    """Write the rows, which are stored without the remaining times; yield each, and whether it was stored."""
     forms = {shows: f"html {lang} {with_platform} {shows}" for shows in (False, True)}
     for row in stop.rows:
         form = forms[row.shows_direction]
-        parts = make_part(row.fragments, form, row.state, _row_parts, stop, row, with_platform, lang)
+        parts, was_stored = make_part(row.fragments, form, row.state, _row_parts, stop, row, with_platform, lang)
         if len(parts) == 1:
-            yield parts[0]
+            yield parts[0], was_stored
         else:
             begin, end, time = parts
             left = stop.seconds_left(row, now)
-            words = time if left >= COUNTDOWN_SECONDS else _escape(left_words(row, whole_minutes(left), lang))
-            yield f'{begin}{now + left:.0f}">{words}{end}'
+            words = time  # unless displays_minutes(whole_minutes(left)), without two calls for each row
+            if left < COUNTDOWN_SECONDS:
+                words = _escape(left_words(row, whole_minutes(left), lang))
+            yield f'{begin}{now + left:.0f}">{words}{end}', was_stored
 
 
 def _row_parts(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ import os
 import sys
 from datetime import date
 from pathlib import Path
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
+from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -56,9 +57,10 @@ class _Compiler(ProcessProtocol):
         self._errors = b""
         self._reactor = reactor
         self._timeout: IDelayedCall | None = None
+        self._is_late = False
 
     def connectionMade(self) -> None:
-        self._timeout = self._reactor.callLater(MAX_SECONDS, self._kill)
+        self._timeout = self._reactor.callLater(MAX_SECONDS, self._time_out)
         self.transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
@@ -79,8 +81,14 @@ class _Compiler(ProcessProtocol):
             except ValueError:
                 pass
         lines = self._errors.decode("utf-8", "replace").strip().splitlines()
-        reason_given = lines[-1] if lines else reason.getErrorMessage()
-        self.done.callback(Result(failure=f"the compiler failed: {reason_given}"))
+        problem = f"the compiler failed: {lines[-1] if lines else reason.getErrorMessage()}"
+        # As the system does when memory is short. Otherwise the file is the probable cause.
+        was_ended = isinstance(reason.value, ProcessTerminated) and reason.value.signal in (SIGKILL, SIGTERM)
+        self.done.callback(Result(failure=problem) if was_ended and not self._is_late else Result(problem))
+
+    def _time_out(self) -> None:
+        self._is_late = True
+        self._kill()
 
     def _kill(self) -> None:
         if self.transport.pid is not None:

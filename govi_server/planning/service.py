@@ -39,7 +39,7 @@ MAX_AGE_DAYS = 3
 Compile = Callable[..., Awaitable[Result]]
 
 
-class CompilationFailed(Exception):
+class CompilationError(Exception):
     """A file could not be compiled, though another attempt may succeed; the message is the reason."""
 
 
@@ -65,6 +65,7 @@ class PlanningService(Service):
     ) -> None:
         self._reactor = reactor
         self._is_site = source.startswith(("http://", "https://"))
+        self._has_compiler_failed = False
         self.source = source if self._is_site else os.path.abspath(source)  # twistd may change its directory
         self._store = store
         self._use = use
@@ -116,7 +117,7 @@ class PlanningService(Service):
     def _schedule(self) -> None:
         """Look for a file when it is time."""
         now, state = self._reactor.seconds(), self.state
-        if not self._is_site:
+        if not (self._is_site or self._has_compiler_failed):
             pause = SCAN_SECONDS if state.checked_at or state.failures else 0.0
         elif state.failures:
             back_off = MIN_BACK_OFF * 2 ** min(state.failures - 1, LONGEST_BACK_OFF)
@@ -155,9 +156,13 @@ class PlanningService(Service):
             self.log.warn("GTFS {source}: state not stored: {reason}", source=self.source, reason=str(error))
 
     async def _check(self) -> None:
+        self._has_compiler_failed = False
         try:
             await (self._check_site() if self._is_site else self._check_path())
-        except (DownloadError, CompilationFailed) as error:
+        except DownloadError as error:
+            self._fail(str(error))
+        except CompilationError as error:
+            self._has_compiler_failed = True
             self._fail(str(error))
         except OSError as error:
             self._fail(f"{error.filename or 'cannot start the compiler'}: {error.strerror}")
@@ -193,7 +198,7 @@ class PlanningService(Service):
 
     async def _check_site(self) -> None:
         """Fetch the newest file; without any planning, an older one if that is not usable."""
-        problems = []
+        problems, failures = [], []
         for file in await self._candidates():
             known = (
                 self.state.validators if file.name == self.state.name and not self._is_due_again() else Validators()
@@ -206,7 +211,13 @@ class PlanningService(Service):
                 self.log.info("GTFS {url}: not modified", url=file.url)
                 self._succeed()
                 return
-            problem = await self._use_file(self._store.new_file, file.name)
+            try:
+                problem = await self._use_file(self._store.new_file, file.name)
+            except CompilationError as error:
+                failures.append(error)
+                if self.planning is not None:
+                    break
+                continue
             self._record_file(file.name, validators, problem)  # a refused file is not fetched again
             if not problem:
                 self._succeed()
@@ -214,6 +225,8 @@ class PlanningService(Service):
             problems.append(self.state.refused)
             if self.planning is not None:
                 break
+        if failures:
+            raise failures[0]
         self._refuse("; ".join(problems))
 
     async def _candidates(self) -> list[IndexedFile]:
@@ -258,14 +271,14 @@ class PlanningService(Service):
     async def _use_file(self, path: Path, name: str) -> str:
         """Compile a file, and use it; return the reason if it was refused, "" if it was not.
 
-        Raises CompilationFailed if another attempt may succeed.
+        Raises CompilationError if another attempt may succeed.
         """
         started = self._reactor.seconds()
         previous = self._store.planning if self.planning is not None else None
         target, today = self._store.new_planning, local_date(started)
         result = await self._compile(self._reactor, path, name, previous, target, today, self._limits)
         if result.failure:
-            raise CompilationFailed(f"{name}: {result.failure}")
+            raise CompilationError(f"{name}: {result.failure}")
         if result.error:
             return result.error
         target.replace(self._store.planning)

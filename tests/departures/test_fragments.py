@@ -19,9 +19,9 @@ class FragmentsTests(SynchronousTestCase):
             self.made += 1
             return text
 
-        before = self.made
-        self.assertEqual(make_part(self.fragments, form, state, make, "x" * 100), "x" * 100)
-        return self.made == before
+        part, was_stored = make_part(self.fragments, form, state, make, "x" * 100)
+        self.assertEqual(part, "x" * 100)
+        return was_stored
 
     def test_state(self) -> None:
         """A part is made once for each state, and replaces that of the previous one."""
@@ -31,7 +31,7 @@ class FragmentsTests(SynchronousTestCase):
 
     def test_without_fragments(self) -> None:
         """Without a place for it, a part is made each time."""
-        self.assertEqual(make_part(None, "a", None, str, 1), "1")
+        self.assertEqual(make_part(None, "a", None, str, 1), ("1", False))
 
     def test_unused_parts_are_dropped(self) -> None:
         """Parts that were not used between two calls are dropped; those that were remain stored."""

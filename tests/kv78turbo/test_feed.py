@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from tempfile import TemporaryDirectory
 from typing import cast
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -174,6 +175,25 @@ class IngestTests(FeedTestCase):
         # A timestamp after the receipt counts as received.
         self.receive(kv.passtimes({"LastUpdateTimeStamp": "2026-01-01T02:00:00+01:00"}))
         self.assertEqual(self.feed.passtimes.last_update["LIN"], "2026-01-01T01:00:05+01:00")
+
+
+class FailureTests(SynchronousTestCase):
+    """Failures of the feed."""
+
+    def test_failure_is_no_gap(self) -> None:
+        """What the subscriber reports as a failure is not learned as the interval of an operator."""
+        clock = Clock()
+        clock.advance(NOW)
+        with mock.patch("govi_server.kv78turbo.feed.Subscriber") as subscriber:
+            feed = live_feed(clock, addresses=("tcp://feed.example:7817",))
+        ingest(feed, kv.passtimes({"JourneyNumber": "1"}))
+        clock.advance(150)
+        subscriber.call_args.kwargs["recovered"](NOW)
+        for _ in range(5):
+            ingest(feed, kv.passtimes({"JourneyNumber": "1"}))
+            clock.advance(30)
+        (repetition,) = feed.passtimes.repetitions.values()
+        self.assertEqual(repetition.interval, 30)
 
 
 class BadInputTests(FeedTestCase):

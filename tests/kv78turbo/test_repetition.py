@@ -126,14 +126,23 @@ class IntervalTests(SynchronousTestCase):
 
     def test_a_restored_interval_has_weight(self) -> None:
         """After a restart, the gap of a message that was lost does not outweigh what was learned before."""
-        for n_rows in (1, 50):
+        for rows in ([1] * 6, [50] * 6, [9, 1, 50, 50, 50, 50], [9, 2, 20, 20, 20, 20]):
             repetition, now = Repetition(), NOW
             repetition.restore(NOW - 10, 30.0)
-            for gap in (30.0, 60.0, 30.0, 30.0):
+            for gap, n_rows in zip((30.0, 30.0, 60.0, 30.0, 30.0, 30.0), rows, strict=True):
                 now += gap
                 repetition.data_received(now)
                 repetition.add_gap(now - gap, now, n_rows)
-            self.assertEqual(repetition.interval, 30, n_rows)
+                self.assertEqual(repetition.interval, 30, (rows, now - NOW))
+
+    def test_failures_one_after_another(self) -> None:
+        """A feed that fails again after one message has two outages, though that was ingested a moment later."""
+        repetition = Repetition()
+        repetition.data_received(NOW)
+        for received in (NOW + 400, NOW + 530):
+            repetition.add_outage(received - 130, received)
+            repetition.data_received(received + 0.005)
+        self.assertLess(repetition.age(NOW + 270, NOW + 530.005), 0.02)
 
     def test_few_long_gaps_are_no_interval(self) -> None:
         """Long gaps count only if most of the latest rows have them, unlike those of old messages."""

@@ -197,6 +197,22 @@ class JoinTests(StopDeparturesTestCase):
         self.clock.advance(2 * HOUR)
         self.assertEqual(self.feed.freshness(self.board(HORIZON * 4)), ("stale", 2 * HOUR))
 
+    def test_stale_operators(self) -> None:
+        """An operator is stale if it has live passtimes that are not hidden, even beyond the horizon."""
+        self.feed = live_feed(self.clock)
+        self.boards = self.feed.boards
+        ingest(
+            self.feed,
+            kv.planning(planned("1", 30, DataOwnerCode="PLANNED")),
+            kv.passtimes(live("2", 90, DataOwnerCode="LATER")),
+            kv.passtimes(live("3", 2, DataOwnerCode="HIDDEN")),
+        )
+        self.clock.advance(20 * MINUTE)
+        ingest(self.feed, kv.passtimes(live("4", 40)))
+        board = self.board(HORIZON)
+        self.assertEqual((board.stale_operators, board.operators), ({"LATER"}, {"LATER", "LIN"}))
+        self.assertEqual([passtime.journey_number for passtime in board.passtimes], ["4"])
+
     def test_departures_of_stale_operator_are_left_out(self) -> None:
         """Only live departures of operators with too old data are left out."""
         self.feed = live_feed(self.clock)

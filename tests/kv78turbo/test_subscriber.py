@@ -115,7 +115,7 @@ class SubscriberTestCase(SynchronousTestCase):
         self.received: list[tuple[str, bytes]] = []
         self.relayed: list[list[bytes]] = []
         self.failures: list[float] = []
-        """When the feed had failed, each time it has recovered."""
+        """The times since which the feed had failed, for each recovery."""
         self.consume: Callable[[], Deferred[None] | None] = lambda: None
         self.logged = EventLoggingObserver()
         globalLogPublisher.addObserver(self.logged)
@@ -452,7 +452,7 @@ class StateTests(SubscriberTestCase):
         self.assertEqual(self.subscriber.state, "RECOVERING")
 
     def test_failures_are_reported(self) -> None:
-        """The first data after the feed was DOWN tells since when it had failed, with heartbeats or without."""
+        """With the first data after the feed was DOWN, the time of the data before is passed on."""
         self.receive_data()
         self.wait(59)
         self.receive_data()

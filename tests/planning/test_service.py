@@ -1,20 +1,27 @@
 """Tests of looking for files, and of what is stored of them."""
 
+import io
 import os
+import sys
 from collections.abc import Mapping
 from datetime import date, timedelta
 from errno import EAGAIN, ENOSPC
 from pathlib import Path
+from signal import SIGKILL, SIGTERM, SIGXCPU
 from typing import Any
 from unittest import mock
 
+import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from govi_server.planning import layout
+from govi_server.planning import compiler, layout
 from govi_server.planning.compiler import Result, compile_file
-from govi_server.planning.compiling import compile_in_child
+from govi_server.planning.compiling import MAX_SECONDS, compile_in_child
 from govi_server.planning.download import DownloadError, IndexedFile, Validators, read_index
 from govi_server.planning.gtfs import InvalidGtfs
 from govi_server.planning.planning import Planning
@@ -121,6 +128,51 @@ class CompilingTests(SynchronousTestCase):
         compiling = compile_in_child(clock, Path("a.zip"), "a", None, Path("b"), TODAY, (1, 1))
         self.failureResultOf(Deferred.fromCoroutine(compiling), OSError)
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def ended(self, reason: BaseException, seconds: float = 1.0) -> Result:
+        """Return the result of a process that ends for a reason after some seconds, or is killed before."""
+        clock: Any = Clock()
+        started: list[ProcessProtocol] = []
+
+        def spawn(protocol: ProcessProtocol, *_: object, **__: object) -> None:
+            protocol.makeConnection(mock.Mock(pid=1))
+            started.append(protocol)
+
+        clock.spawnProcess = spawn
+        compiling = compile_in_child(clock, Path("a.zip"), "a", None, Path("b"), TODAY, (1, 1))
+        result = Deferred.fromCoroutine(compiling)
+        clock.advance(seconds)
+        started[0].errReceived(b"Traceback\nKeyError: 1\n")
+        started[0].processEnded(Failure(reason))
+        return self.successResultOf(result)
+
+    def test_process_that_was_killed(self) -> None:
+        """A process that another one has killed may succeed later; one that fails by itself refuses the file."""
+        for number in (SIGKILL, SIGTERM):
+            result = self.ended(ProcessTerminated(signal=number))
+            self.assertEqual((result.error, result.failure), ("", "the compiler failed: KeyError: 1"))
+        for reason, seconds in (
+            (ProcessTerminated(1), 1.0),
+            (ProcessTerminated(signal=SIGXCPU), 1.0),
+            (ProcessTerminated(signal=SIGKILL), MAX_SECONDS),  # it took too long
+            (ProcessDone(0), 1.0),  # without a result
+        ):
+            result = self.ended(reason, seconds)
+            self.assertEqual((result.error, result.failure), ("the compiler failed: KeyError: 1", ""), reason)
+
+    def test_error_of_the_system(self) -> None:
+        """An error of the system, such as a full disk, does not refuse the file."""
+        directory = temporary_directory(self)
+        source, output = directory / "a.zip", io.BytesIO()
+        source.write_bytes(gtfs())
+        arguments = [str(source), "a", "", str(directory / "planning"), str(TODAY), "1000", "1000"]
+        self.patch(layout, "write", mock.Mock(side_effect=OSError(ENOSPC, "No space left on device")))
+        self.patch(compiler, "_limit", lambda *_: None)
+        self.patch(os, "nice", lambda _: None)
+        self.patch(sys, "stdout", mock.Mock(buffer=output))
+        compiler.main(arguments)
+        result = msgspec.json.decode(output.getvalue(), type=Result)
+        self.assertEqual((result.error, result.failure), ("", f"{directory}/planning: No space left on device"))
 
 
 class _Log:
@@ -229,9 +281,23 @@ class SiteTests(ServiceTestCase):
         with mock.patch.object(layout, "write", side_effect=OSError(ENOSPC, "No space left on device")):
             service = self.start(SITE, self.site)
         self.assertIn(f"{name_of(TODAY)}: [Errno {ENOSPC}] No space left on device", service.problem)
-        self.assertEqual((self.names(), self.used, service.state.refused), ([SITE, name_of(TODAY)], [], ""))
+        names = [SITE, name_of(TODAY), name_of(TODAY - timedelta(1))]
+        self.assertEqual((self.names(), self.used, service.state.refused), (names, [], ""))
         self.clock.advance(MIN_BACK_OFF)
         self.assertEqual((self.names(), len(self.used), service.problem), ([SITE, name_of(TODAY)], 1, ""))
+
+    def test_older_file_after_a_failure_of_the_compiler(self) -> None:
+        """Without planning, an older file is used if the newest one could not be compiled."""
+        write = layout.write
+
+        def write_older(path: Path, header: layout.Header, columns: Any) -> None:
+            if header.name == name_of(TODAY):
+                raise OSError(ENOSPC, "No space left on device")
+            write(path, header, columns)
+
+        with mock.patch.object(layout, "write", write_older):
+            self.start(SITE, self.site)
+        self.assertEqual([planning.header.name for planning in self.used], [name_of(TODAY - timedelta(1))])
 
     def test_refused_file_stays_refused(self) -> None:
         """A refused file is not fetched again on the same day, and remains the problem, also after a restart."""

@@ -32,7 +32,7 @@ SLOWEST = 240.0
 """Seconds after which an operator is stale, however long its interval seemed while messages were lost."""
 MISSED = 13, 20
 """Repetitions of its line without a row, after which it is no longer reliable: while the feed is well, and otherwise.
-The program waits for five or six intervals, which seem twice as long after a loss of messages, soon after a start."""
+The program waits for five or six intervals, which seem twice as long for minutes after a loss of messages."""
 REPEATED = 36.0
 """Seconds in which a row is repeated while the feed is well."""
 MARGIN = 60.0

@@ -379,7 +379,7 @@ class Boards(Oracle):
     def check_unreachable(self, gateway: Gateway, exchange: Exchange, at: float) -> None:
         """A gateway is not unreachable for long, except while the first question after that is under way."""
         first = gateway.was_asked.get(exchange.node, -inf)
-        since = at - gateway.reachable_since
+        since = max(at - gateway.reachable_since, at - gateway.healthy_since + 10)  # healthy: for 20 s
         is_probed = at - BREAKER_PROBE_SECONDS < first < at + BREAKER_PROBE_SECONDS
         if gateway.mode not in UNREACHABLE and since > 2 * DEADLINE + 10 and not is_probed:
             self.found(f"{exchange}: {exchange.status}, though the gateway accepts questions for {since:.0f} s")

@@ -40,12 +40,6 @@ class _Entry(NamedTuple):
     make: MakeResponse
     lifetime: float
 
-    def response(self, age: float) -> CachedResponse:
-        """Return the response with the remaining max-age. age: seconds."""
-        step_ends = (age // AGE_STEP + 1) * AGE_STEP
-        until = self.stored_at + min(step_ends, self.lifetime)
-        return self.make(MAX_AGE - int(step_ends), Validity(self.stored_at + age, until, self.validator))
-
 
 class ResponseCache:
     """Responses by request.
@@ -69,7 +63,9 @@ class ResponseCache:
         age = self._clock.seconds() - entry.stored_at
         if not 0 <= age < entry.lifetime:
             return None
-        return entry.response(age)
+        step_ends = (age // AGE_STEP + 1) * AGE_STEP
+        until = entry.stored_at + min(step_ends, entry.lifetime)
+        return entry.make(MAX_AGE - int(step_ends), Validity(entry.stored_at + age, until, entry.validator))
 
     def store(self, request: Hashable, validator: Validator, make: MakeResponse) -> CachedResponse:
         """Render a response with make(), store it, and return it.
@@ -78,8 +74,8 @@ class ResponseCache:
         """
         response = make(MAX_AGE - AGE_STEP, None)
         lifetime = _LIFETIMES.get(response.cache)
-        if lifetime is None:
-            return response
-        entry = _Entry(self._clock.seconds(), validator, make, lifetime)
-        self._memory.put((self, request), entry, max(len(response.representation), MIN_ENTRY_BYTES))
-        return entry.response(0.0)
+        size = max(len(response.representation), MIN_ENTRY_BYTES)
+        if lifetime is not None:
+            self._memory.put((self, request), _Entry(self._clock.seconds(), validator, make, lifetime), size)
+            return self.lookup(request) or response  # with a validity
+        return response
