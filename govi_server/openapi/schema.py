@@ -13,12 +13,15 @@ class Schemas:
     def __init__(self) -> None:
         self.components: dict[str, Any] = {}
         """The schemas of the Structs by name."""
+        self._schemas: dict[Any, Any] = {}
+        """By type: most operations have the same errors."""
 
     def of(self, body: Any) -> Any:
         """Return the schema of a type; a Struct's is a reference to the components."""
-        (schema,), components = msgspec.json.schema_components([body], ref_template=_REFERENCE)
-        self.components.update(components)
-        return schema
+        if body not in self._schemas:
+            (self._schemas[body],), components = msgspec.json.schema_components([body], ref_template=_REFERENCE)
+            self.components.update(components)
+        return self._schemas[body]
 
 
 def reference(struct: type[msgspec.Struct]) -> dict[str, str]:
