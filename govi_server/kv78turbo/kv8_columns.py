@@ -3,6 +3,8 @@
 To store a further column, in snapshots as well, and to write it into OVapi's JSON and its schema as a text, only add
 a line to _VALUE_COLUMNS. For a member of another type or name, give the column a field, and add that field
 to Passtime (passtime.py) and the member to documents/ovapi_structs.py and documents/ovapi.py.
+
+Longer than other modules, so that all that a column needs is in one place.
 """
 
 import math

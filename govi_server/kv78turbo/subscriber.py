@@ -334,10 +334,10 @@ class Subscriber(Service):
 
     def _data_received(self, previous: float | None, now: float) -> None:
         if self._state in ("UNKNOWN", "DOWN"):
-            if previous is not None:
-                self._recovered(previous)
             self._recovering_since = now
             self._set_state("RECOVERING", "receiving data")
+            if previous is not None:
+                self._recovered(previous)
         elif self._state == "RECOVERING":
             if now < self._recovering_since:  # the clock was set back
                 self._recovering_since = now

@@ -57,10 +57,9 @@ class _Compiler(ProcessProtocol):
         self._errors = b""
         self._reactor = reactor
         self._timeout: IDelayedCall | None = None
-        self._is_late = False
 
     def connectionMade(self) -> None:
-        self._timeout = self._reactor.callLater(MAX_SECONDS, self._time_out)
+        self._timeout = self._reactor.callLater(MAX_SECONDS, self._kill)
         self.transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
@@ -70,7 +69,8 @@ class _Compiler(ProcessProtocol):
         self._errors = (self._errors + data)[-MAX_OUTPUT_BYTES:]
 
     def processEnded(self, reason: Failure) -> None:
-        if self._timeout is not None and self._timeout.active():
+        is_late = self._timeout is not None and not self._timeout.active()
+        if self._timeout is not None and not is_late:
             self._timeout.cancel()
         if self.done.called:
             return
@@ -82,13 +82,9 @@ class _Compiler(ProcessProtocol):
                 pass
         lines = self._errors.decode("utf-8", "replace").strip().splitlines()
         problem = f"the compiler failed: {lines[-1] if lines else reason.getErrorMessage()}"
-        # As the system does when memory is short. Otherwise the file is the probable cause.
-        was_ended = isinstance(reason.value, ProcessTerminated) and reason.value.signal in (SIGKILL, SIGTERM)
-        self.done.callback(Result(failure=problem) if was_ended and not self._is_late else Result(problem))
-
-    def _time_out(self) -> None:
-        self._is_late = True
-        self._kill()
+        # The system kills processes when memory is short. Otherwise the file is the probable cause.
+        was_killed = isinstance(reason.value, ProcessTerminated) and reason.value.signal in (SIGKILL, SIGTERM)
+        self.done.callback(Result(failure=problem) if was_killed and not is_late else Result(problem))
 
     def _kill(self) -> None:
         if self.transport.pid is not None:

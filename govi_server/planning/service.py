@@ -117,14 +117,15 @@ class PlanningService(Service):
     def _schedule(self) -> None:
         """Look for a file when it is time."""
         now, state = self._reactor.seconds(), self.state
-        if not (self._is_site or self._has_compiler_failed):
+        scans = not (self._is_site or self._has_compiler_failed)
+        if scans:
             pause = SCAN_SECONDS if state.checked_at or state.failures else 0.0
         elif state.failures:
             back_off = MIN_BACK_OFF * 2 ** min(state.failures - 1, LONGEST_BACK_OFF)
             pause = state.failed_at + min(back_off, MAX_BACK_OFF) - now
         else:
             pause = state.checked_at + CHECK_SECONDS - now
-        limit = CHECK_SECONDS if self._is_site else SCAN_SECONDS  # after the clock was set back
+        limit = SCAN_SECONDS if scans else CHECK_SECONDS  # after the clock was set back
         self._call = self._reactor.callLater(min(max(pause, 0.0), limit), self._start)
 
     def _start(self) -> None:

@@ -203,15 +203,16 @@ class JoinTests(StopDeparturesTestCase):
         self.boards = self.feed.boards
         ingest(
             self.feed,
-            kv.planning(planned("1", 30, DataOwnerCode="PLANNED")),
+            kv.planning(planned("1", 60, DataOwnerCode="HIDDEN"), user_stops=[{"DataOwnerCode": "HIDDEN"}]),
+            kv.calendar("2026-01-01", level={"DataOwnerCode": "HIDDEN"}),
             kv.passtimes(live("2", 90, DataOwnerCode="LATER")),
             kv.passtimes(live("3", 2, DataOwnerCode="HIDDEN")),
         )
         self.clock.advance(20 * MINUTE)
         ingest(self.feed, kv.passtimes(live("4", 40)))
         board = self.board(HORIZON)
-        self.assertEqual((board.stale_operators, board.operators), ({"LATER"}, {"LATER", "LIN"}))
-        self.assertEqual([passtime.journey_number for passtime in board.passtimes], ["4"])
+        self.assertEqual((board.stale_operators, board.operators), ({"LATER"}, {"LATER", "LIN", "HIDDEN"}))
+        self.assertEqual([passtime.journey_number for passtime in board.passtimes], ["4", "1"])
 
     def test_departures_of_stale_operator_are_left_out(self) -> None:
         """Only live departures of operators with too old data are left out."""

@@ -395,6 +395,21 @@ class SiteTests(ServiceTestCase):
 class PathTests(ServiceTestCase):
     """A file or a directory."""
 
+    def test_failure_of_the_compiler_is_repeated_with_back_off(self) -> None:
+        """A file that could not be compiled is not compiled each minute, since that may take minutes."""
+        path = temporary_directory(self) / "gtfs.zip"
+        path.write_bytes(gtfs())
+        write = mock.Mock(side_effect=OSError(ENOSPC, "No space left on device"))
+        with mock.patch.object(layout, "write", write):
+            self.start(str(path))
+            for n, pause in enumerate((MIN_BACK_OFF, 2 * MIN_BACK_OFF), 2):
+                self.clock.advance(pause - 1)
+                self.assertEqual(write.call_count, n - 1)
+                self.clock.advance(1)
+                self.assertEqual(write.call_count, n)
+        self.clock.advance(4 * MIN_BACK_OFF)
+        self.assertEqual(len(self.used), 1)
+
     def test_file(self) -> None:
         """A file is compiled at the start unless it is stored, and again when it has changed."""
         path = temporary_directory(self) / "x"

@@ -377,12 +377,15 @@ class Boards(Oracle):
             self.found(f"{exchange}: {exchange.status}, though the gateway was not asked")
 
     def check_unreachable(self, gateway: Gateway, exchange: Exchange, at: float) -> None:
-        """A gateway is not unreachable for long, except while the first question after that is under way."""
+        """A gateway that accepts questions again is reported as unreachable only until the first one is answered."""
         first = gateway.was_asked.get(exchange.node, -inf)
-        since = max(at - gateway.reachable_since, at - gateway.healthy_since + 10)  # healthy: for 20 s
-        is_probed = at - BREAKER_PROBE_SECONDS < first < at + BREAKER_PROBE_SECONDS
-        if gateway.mode not in UNREACHABLE and since > 2 * DEADLINE + 10 and not is_probed:
-            self.found(f"{exchange}: {exchange.status}, though the gateway accepts questions for {since:.0f} s")
+        accepts_since, healthy = at - gateway.reachable_since, at - gateway.healthy_since
+        if gateway.mode in UNREACHABLE or abs(at - first) < BREAKER_PROBE_SECONDS:
+            return
+        if accepts_since > 2 * DEADLINE + 10 or healthy > 20:
+            self.found(
+                f"{exchange}: {exchange.status}, though the gateway accepts questions for {accepts_since:.0f} s"
+            )
 
     def stored(self, key: tuple[str, str], exchange: Exchange) -> Answer | None:
         """Return the newest board that a process had when a request was sent."""

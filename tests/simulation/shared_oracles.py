@@ -45,6 +45,12 @@ class SharedOracle(Oracle):
         super().__init__(world)
         assert world.engines is not None
         self.engines: Engines = world.engines
+        self.probed_at: dict[Node, float] = {}
+        """When each node was last requested to find out whether it is ready."""
+
+    def sent(self, exchange: Exchange) -> None:
+        if isinstance(exchange.user, Operator) and exchange.path == "/ready":
+            self.probed_at[exchange.node] = self.now
 
     def is_well(self, since: float, *nodes: Node) -> bool:
         """Return whether nodes were served well by the engine since a time, and a little before.
@@ -88,7 +94,6 @@ class SharedBoards(Boards, SharedOracle):
         """The newest board of each process that has asked for it itself, and when it must have had it."""
         self.served: dict[tuple[str, str, int], tuple[Answer, float]] = {}
         """The newest board that each process has served, and when."""
-        self.probed_at: dict[Node, float] = {}
         self.unclaimed: set[Question] = set()
         """Questions of nodes that were not served well by the engine."""
 
@@ -235,11 +240,6 @@ class SharedBoards(Boards, SharedOracle):
         )
         return was_asked or self.now - self.probed_at.get(exchange.node, -inf) < DEADLINE + PROBE_SECONDS
 
-    def sent(self, exchange: Exchange) -> None:
-        super().sent(exchange)
-        if isinstance(exchange.user, Operator) and exchange.path == "/ready":
-            self.probed_at[exchange.node] = self.now
-
     def stored(self, key: Key, exchange: Exchange) -> Answer | None:
         return None  # see above: a late answer that another node has received is in the engine only
 
@@ -265,15 +265,10 @@ class OneQuestionForAll(SharedOracle):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.probed_at: dict[Node, float] = {}
         self.probes: set[Question] = set()
         """The questions with which nodes find out whether they are ready."""
         self.answered: dict[Key, tuple[float, Question]] = {}
         """When the last board was accepted."""
-
-    def sent(self, exchange: Exchange) -> None:
-        if isinstance(exchange.user, Operator) and exchange.path == "/ready":
-            self.probed_at[exchange.node] = self.now
 
     def acknowledged(
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,

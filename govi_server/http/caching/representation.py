@@ -43,10 +43,6 @@ class Representation(Struct, frozen=True, weakref=True):
         return len(self.body)
 
 
-def _cut(piece: bytes) -> list[bytes]:
-    return [piece[start : start + STEP_BYTES] for start in range(0, len(piece), STEP_BYTES)]
-
-
 def make_representation(
     body: bytes, content_type: str, compressed: bool, modified: float | None = None, vary: str = "Accept-Encoding"
 ) -> Representation:
@@ -75,7 +71,8 @@ def represent(
     compressor = zlib.compressobj(level, wbits=_GZIP_WINDOW) if compressed else None
     coded: list[bytes] = []
     for piece in pieces:
-        for data in (piece,) if len(piece) <= STEP_BYTES else _cut(piece):
+        for start in range(0, max(len(piece), 1), STEP_BYTES):
+            data = piece[start : start + STEP_BYTES]
             if compressor is not None:
                 data = compressor.compress(data)
             if data:
