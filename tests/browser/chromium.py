@@ -49,6 +49,16 @@ EventSource.prototype.emit = function (name, data) {
 };
 """
 
+# Stops the clock, and adds up what moves: the cumulative layout shift (web.dev/articles/cls).
+MEASURE = """
+Date.now = () => 0;
+new PerformanceObserver(list => {
+  window.shift = (window.shift || 0) + list.getEntries().reduce((sum, entry) => sum + entry.value, 0);
+}).observe({type: "layout-shift", buffered: true});
+"""
+SHIFTED = "new Promise(done => requestAnimationFrame(() => done(window.shift || 0)))"
+TRANSFERRED = "performance.getEntries().reduce((sum, entry) => sum + (entry.transferSize || 0), 0)"
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser import program
-from tests.browser.chromium import DESKTOP, STREAM, chromium
+from tests.browser.chromium import DESKTOP, MEASURE, STREAM, chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
@@ -105,6 +105,15 @@ class Visitor:
         stop_clock(page)
         page.add_init_script(STREAM)
         page.goto(url)
+        return page
+
+    def open_measured(self, url: str, **options: Any) -> Page:
+        """Return a loaded page on which nothing changes, for SHIFTED and TRANSFERRED."""
+        page = self.open_page(**options)
+        page.add_init_script(STREAM)  # a newer board and a countdown would change the widths of texts
+        page.add_init_script(MEASURE)  # page.clock has no performance.getEntries()
+        page.goto(url)
+        page.wait_for_load_state("load")
         return page
 
 

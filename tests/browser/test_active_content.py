@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser import program
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -76,17 +76,10 @@ class ActiveGateway:
         connection.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @contextmanager
 def active_server(folder: Path) -> Iterator[tuple[str, ActiveGateway]]:
     """Run a server of such a gateway; yield its URL and the gateway."""
-    port = _free_port()
+    port = free_port()
     gateway = ActiveGateway(port)
     options = ["--gateway-url", f"http://127.0.0.1:{gateway.server.server_port}/", "--admin", ""]
     options += ["--callback", f"tcp:{port}:interface=127.0.0.1", "--listen", "tcp:0:interface=127.0.0.1"]

@@ -8,7 +8,7 @@ import pytest
 
 from govi_server.pages.texts import LANGUAGES
 from tests.browser import program
-from tests.browser.chromium import DESKTOP, OVERFLOWING, PHONE, SIZES
+from tests.browser.chromium import DESKTOP, OVERFLOWING, PHONE, SHIFTED, SIZES, TRANSFERRED
 from tests.browser.conftest import Visitor
 
 if TYPE_CHECKING:
@@ -35,15 +35,7 @@ PAGES = {
 LOOKS = (("light", PHONE), ("dark", DESKTOP), ("light", DESKTOP), ("dark", PHONE))
 """The colours and the size for each language."""
 
-MAX_SHIFT = 0.005
-"""Cumulative layout shift of a page while it loads; a good one has less than 0.1 (web.dev/articles/cls)."""
-
 MAX_BYTES = 60_000
-
-# Adds up what moves; set before the page loads.
-SHIFTS = """new PerformanceObserver(list => {
-  window.shift = (window.shift || 0) + list.getEntries().reduce((sum, entry) => sum + entry.value, 0);
-}).observe({type: "layout-shift", buffered: true});"""
 
 
 @pytest.fixture(params=(*PAGES, "status"))
@@ -87,14 +79,9 @@ def test_page_fits_every_screen(page: Page, address: str) -> None:
 
 def test_page_is_light_and_still(visitor: Visitor, address: str) -> None:
     """A page with all that it loads is smaller than 60 kB, and nothing on it moves while it loads."""
-    page = visitor.open_page(viewport=PHONE)
-    page.add_init_script(SHIFTS)
-    page.goto(address)
-    page.wait_for_load_state("load")
-    sizes = page.evaluate("performance.getEntries().map(entry => entry.transferSize || 0)")
-    assert 500 < sum(sizes) < MAX_BYTES
-    # Not 0: a countdown that changes meanwhile may move its row's texts a little.
-    assert page.evaluate("new Promise(done => requestAnimationFrame(() => done(window.shift || 0)))") < MAX_SHIFT
+    page = visitor.open_measured(address, viewport=PHONE)
+    assert 500 < page.evaluate(TRANSFERRED) < MAX_BYTES
+    assert page.evaluate(SHIFTED) == 0
 
 
 def test_every_page_leads_to_search_and_source(page: Page, town: str) -> None:
@@ -138,9 +125,8 @@ def test_displays_are_made_by_clicking(page: Page, town: str) -> None:
     page.get_by_label("Walking time (minutes)").last.fill("6")
     page.get_by_label("Colours").select_option("dark")
     page.get_by_label("Screen").select_option("kiosk")
-    page.locator("#result p a[href*='theme=dark']").wait_for()
+    page.locator("#result p a[href$='?after=4,6&theme=dark&view=wall']").wait_for()
     address = page.locator("#result p a").inner_text()
-    assert address.endswith("?after=4,6&theme=dark&view=wall")
     assert page.locator("#news").inner_text() == f"Your display: {address}"
     page.locator("#result p a").click()
     page.wait_for_url(address)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser import program
-from tests.browser.chromium import KIOSK, OVERFLOWING, SIZES
+from tests.browser.chromium import KIOSK, OVERFLOWING, SHIFTED, SIZES, TRANSFERRED
 from tests.browser.conftest import Visitor
 from tests.browser.program import PATHS, STATION, Publisher
 
@@ -96,8 +96,7 @@ def test_every_part_of_a_long_message_is_shown(visitor: Visitor, waterdorp: tupl
 def test_only_messages_have_the_whole_width(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> None:
     """If only one of two stops has messages, their strip is as wide as the wall; else half of it."""
     url, _ = waterdorp
-    page = visitor.open_page(viewport=KIOSK)
-    page.goto(url + PATHS["wall of two"])
+    page = visitor.open_still(url + PATHS["wall of two"], viewport=KIOSK)
     section = page.locator(".stop", has=page.locator(".messages"))
     width = section.evaluate("node => node.parentNode.clientWidth")
     assert section.evaluate("node => node.classList.contains('informing')")
@@ -166,17 +165,10 @@ def test_memory_is_flat(visitor: Visitor, waterdorp: tuple[str, Publisher]) -> N
 
 def test_page_is_light_and_still(visitor: Visitor, town: str) -> None:
     """A wall loads less than 60 kB, and nothing on it moves while it loads or changes."""
-    page = visitor.open_page(viewport=SIZES[2])
-    page.add_init_script(
-        "new PerformanceObserver(list => { window.shift = (window.shift || 0) + list.getEntries().reduce("
-        "(sum, entry) => sum + entry.value, 0); }).observe({type: 'layout-shift', buffered: true});"
-    )
-    page.goto(f"{town}{STATION}?view=wall")
-    page.wait_for_load_state("load")
+    page = visitor.open_measured(f"{town}{STATION}?view=wall", viewport=SIZES[2])
     page.evaluate("document.getElementById('board').innerHTML += ''")
-    sizes = page.evaluate("performance.getEntries().map(entry => entry.transferSize || 0)")
-    assert 5_000 < sum(sizes) < 60_000
-    assert page.evaluate("new Promise(done => requestAnimationFrame(() => done(window.shift || 0)))") == 0
+    assert 5_000 < page.evaluate(TRANSFERRED) < 60_000
+    assert page.evaluate(SHIFTED) == 0
 
 
 def test_states_differ_without_colours(page: Page, waterdorp: tuple[str, Publisher]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import program
-from tests.integration.conftest import free_port
+from tests.ports import free_port
 
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 

@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 
-from tests.integration.conftest import TWISTD, becomes_true, free_port
+from tests.integration.conftest import TWISTD, becomes_true
+from tests.ports import free_port
 
 ETC = Path(__file__).parents[2] / "etc"
 STOP = "57330430"

@@ -17,7 +17,8 @@ import pytest
 
 from tests.deployment import sandbox
 from tests.deployment.proxies import ETC, make_certificate
-from tests.integration.conftest import TWISTD, becomes_true, free_port
+from tests.integration.conftest import TWISTD, becomes_true
+from tests.ports import free_port
 
 UNITS = ETC / "systemd"
 

@@ -1,9 +1,7 @@
 """Fixtures of the tests over real sockets: the service, the program, a gateway, and requests."""
 
 import gzip
-import random
 import resource
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +27,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from govi_server import tap
 from govi_server.tap import Options
+from tests.ports import free_port
 
 reactor: Any = the_reactor
 
@@ -60,24 +59,6 @@ GOVI_RESPONSE = f"""<?xml version="1.0"?>
   </Request>
 </DRIS_55>
 """
-
-
-_reserved_ports: set[int] = set()
-
-
-def free_port() -> int:
-    """Return a free port outside of the range of outgoing connections."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)  # hypothesis seeds the module's functions
-        if port in _reserved_ports:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _reserved_ports.add(port)
-        return port
 
 
 @dataclass
@@ -252,7 +233,9 @@ def twistd(tmp_path: Path) -> Iterator[Twistd]:
     yield twistd
     for process in started:
         process.kill()
-        process.communicate()
+        print(process.communicate()[0])  # pytest shows it if the test fails
+    for log in tmp_path.glob("twistd.log*"):
+        print(log.name, log.read_text(), sep="\n")
 
 
 def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
@@ -271,7 +254,7 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
     raise AssertionError(f"the process ended without {text!r}: {output}")
 
 
-def becomes_true(condition: Callable[[], bool], seconds: float = 30) -> bool:
+def becomes_true(condition: Callable[[], bool], seconds: float = 60) -> bool:
     """Return whether a condition becomes true within so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

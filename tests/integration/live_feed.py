@@ -11,7 +11,8 @@ import zmq
 
 from govi_server.runtime.clock import LOCAL_ZONE
 from tests import feed as kv
-from tests.integration.conftest import Twistd, arguments, free_port, wait_for
+from tests.integration.conftest import Twistd, arguments, wait_for
+from tests.ports import free_port
 
 
 class LiveFeed(NamedTuple):

@@ -19,8 +19,9 @@ from govi_server.command.findings import Finding
 from govi_server.command.machine import check_ports
 from govi_server.settings_loader import load
 from tests.command.test_main import run
-from tests.integration.conftest import Twistd, arguments, free_port, wait_for
+from tests.integration.conftest import Twistd, arguments, wait_for
 from tests.integration.test_kv55 import make_certificate
+from tests.ports import free_port
 
 
 def findings(now: datetime | None = None, **options: Any) -> list[Finding]:

@@ -9,8 +9,9 @@ from itertools import count
 from pathlib import Path
 from urllib.request import urlopen
 
-from tests.integration.conftest import Twistd, arguments, free_port, wait_for
+from tests.integration.conftest import Twistd, arguments, wait_for
 from tests.integration.live_feed import LiveFeed, live_feed
+from tests.ports import free_port
 
 STOP = "30000001"
 PASSTIMES = 900
@@ -62,7 +63,7 @@ def test_streams_end_on_sigterm(twistd: Twistd) -> None:
         assert [name for name, _ in stream if name != "board"] == ["bye"]
     for client in clients:
         client.close()
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert "Traceback" not in output
 
 

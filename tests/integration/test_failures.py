@@ -14,7 +14,8 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
 from govi_server.operations.health import MIN_FAILURES
-from tests.integration.conftest import Response, Running, Start, free_port, reactor, request, sleep, until
+from tests.integration.conftest import Response, Running, Start, reactor, request, sleep, until
+from tests.ports import free_port
 
 # A busy machine must see a stale board between a fresh one and none, and must not be too late for the gateway.
 QUICK = "[cache]\nfresh = 0.2\nstale = 3.0\n[breaker]\nfailures = 3\npause = 0.2\n[gateway]\nanswer = 9.0\n"

@@ -13,7 +13,7 @@ import pytest
 
 from govi_server.kv78turbo import ctx
 from govi_server.simulator.replay import shift_dates
-from tests.integration.conftest import free_port
+from tests.ports import free_port
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
 RECORD = "from govi_server.command.record import record; record()"
@@ -85,7 +85,7 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
 def stop(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
     """Stop a process with a signal; return its output. Its exit status must be 0."""
     process.send_signal(number)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert "Traceback" not in output
     assert process.returncode == 0, output
     return output
@@ -144,7 +144,7 @@ def test_record_and_replay(run: Run, town: str, tmp_path: Path) -> None:
 def test_address_in_use(run: Run, town: str) -> None:
     """The error of an address in use is one line that names it; the exit status is 1."""
     process = run(TWISTD, *simulator(town))
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"--feed: cannot listen on {town}: Address already in use\n" in output
     assert "Traceback" not in output
@@ -153,7 +153,7 @@ def test_address_in_use(run: Run, town: str) -> None:
 def test_full_disk(run: Run, town: str) -> None:
     """On a full disk the recorder exits with one line and status 1."""
     recorder = run(RECORD, "--feed", town, "--output", "/dev/full")
-    output, _ = recorder.communicate(timeout=10)
+    output, _ = recorder.communicate(timeout=60)
     assert recorder.returncode == 1
     assert output.endswith("govi-cache record: cannot write /dev/full: No space left on device\n")
     assert "Traceback" not in output
@@ -162,7 +162,7 @@ def test_full_disk(run: Run, town: str) -> None:
 def test_invalid_address(run: Run) -> None:
     """The error of an invalid address is one line; the exit status is 1."""
     recorder = run(RECORD, "--feed", "nonsense")
-    output, _ = recorder.communicate(timeout=10)
+    output, _ = recorder.communicate(timeout=60)
     assert recorder.returncode == 1
     assert output.startswith("govi-cache record: --feed: invalid feed address 'nonsense'")
     assert output.count("\n") == 1

@@ -22,7 +22,8 @@ import zmq
 from govi_server.runtime.printable_log import MAX_TRACEBACK_LINES
 from govi_server.runtime.text import MAX_LINE_CHARACTERS
 from tests import feed as kv
-from tests.integration.conftest import Twistd, free_port, wait_for
+from tests.integration.conftest import Twistd, wait_for
+from tests.ports import free_port
 
 HOSTILE = {
     "colors and title": "\x1b[31m\x1b]0;owned\x07",
@@ -219,7 +220,7 @@ def test_nothing_hostile_reaches_logs_or_pages(
     attack(ports)
     pages = {path: get(ports["admin"], path) for path in ("/status", "/status.json", "/metrics", "/ready")}
     process.send_signal(signal.SIGTERM)
-    log, _ = process.communicate(timeout=30)
+    log, _ = process.communicate(timeout=60)
     check_log(log)
     for path, page in pages.items():
         assert unprintable(page.replace("\n", "").replace("\t", "")) == set(), path
@@ -234,7 +235,7 @@ def test_nothing_hostile_reaches_logs_or_pages(
     hostile.write_text(statistics + line)
     for options in ([], ["--json"], ["--html", str(tmp_path / "report.html")]):
         command = [str(Path(sys.executable).parent / "govi-cache"), "stats", str(hostile), *options]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         assert unprintable((result.stdout + result.stderr).replace("\n", "")) == set(), options
     assert unprintable((tmp_path / "report.html").read_text().replace("\n", "")) == set()
 

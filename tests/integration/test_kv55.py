@@ -24,9 +24,10 @@ from govi_server.request_handler import RequestHandler
 from govi_server.server import Server
 from govi_server.sockets import poller
 from govi_server.sockets.listener import server_service
-from tests.integration.conftest import GOVI_TRIP, Start, compressed, free_port, reactor, request, sleep, until
+from tests.integration.conftest import GOVI_TRIP, Start, compressed, reactor, request, sleep, until
+from tests.ports import free_port
 
-QUICK = "[gateway]\nanswer = 0.4\n"
+QUICK = "[gateway]\nanswer = 1.0\n"
 
 
 def trip_elements(document: bytes) -> list[tuple[str, str | None]]:
@@ -335,7 +336,7 @@ async def test_callback_behind_haproxy(start: Start, govi_response: bytes) -> No
 @pytest_twisted.ensureDeferred
 async def test_incomplete_acknowledgement_is_accepted(start: Start, govi_response: bytes) -> None:
     """An acknowledgement with an incomplete body is accepted by its status."""
-    running = start(QUICK)
+    running = start()
     running.govi.is_incomplete = True
     assert (await running.get("031102")).code == 200
 

@@ -29,12 +29,12 @@ from tests.integration.conftest import (
     Govi,
     Twistd,
     arguments,
-    free_port,
     reactor,
     request,
     until,
     wait_for,
 )
+from tests.ports import free_port
 
 CODE = "57330430"
 
@@ -178,10 +178,12 @@ async def test_only_listed_keys_are_accepted(start_manhole: StartManhole) -> Non
 
 @dataclass(eq=False)
 class Shell(SSHChannel):
-    """A terminal with the prompt."""
+    """A terminal with the prompt, or without a terminal."""
 
+    has_terminal: bool = True
     name = b"session"
     text: str = ""
+    errors: str = ""
     status: bytes = b""
     ended: Deferred[None] = field(default_factory=Deferred)
 
@@ -190,11 +192,15 @@ class Shell(SSHChannel):
 
     def channelOpen(self, specificData: bytes) -> None:
         assert isinstance(self.conn, SSHConnection)
-        self.conn.sendRequest(self, b"pty-req", packRequest_pty_req(b"xterm", (24, 80, 0, 0), b""))
+        if self.has_terminal:
+            self.conn.sendRequest(self, b"pty-req", packRequest_pty_req(b"xterm", (24, 80, 0, 0), b""))
         self.conn.sendRequest(self, b"shell", b"")
 
     def dataReceived(self, data: bytes) -> None:
         self.text += data.decode()
+
+    def extReceived(self, dataType: int, data: bytes) -> None:
+        self.errors += data.decode()
 
     def request_exit_status(self, data: bytes) -> None:
         self.status = data
@@ -223,6 +229,19 @@ async def test_prompt_lists_commands(start_manhole: StartManhole) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_prompt_needs_a_terminal(start_manhole: StartManhole) -> None:
+    """A session with neither a terminal nor a command ends with an error, not only when its input would."""
+    running = start_manhole()
+    connection = cast(Any, (await running.connect(WAIT_FOREVER)).transport).conn
+    shell = Shell(has_terminal=False)
+    connection.openChannel(shell)
+    await shell.ended.addTimeout(60, reactor)
+    assert (shell.status, shell.text) == (pack(">L", 1), "")
+    assert shell.errors.endswith("without one, send an expression: ssh HOST 'status()'\n")
+    connection.transport.loseConnection()
+
+
+@pytest_twisted.ensureDeferred
 async def test_program_exits_after_drain(start_manhole: StartManhole) -> None:
     """After drain() the program exits with status 0 once the request in flight has its response."""
     callback_port = free_port()
@@ -240,7 +259,7 @@ async def test_program_exits_after_drain(start_manhole: StartManhole) -> None:
     assert not response.called
     await govi.post_callbacks([GOVI_RESPONSE.encode()])
     assert (await response).code == 200
-    log, _ = running.process.communicate(timeout=10)
+    log, _ = running.process.communicate(timeout=60)
     assert running.process.returncode == 0
     assert "Traceback" not in log
     await listening.stopListening()
@@ -258,7 +277,7 @@ def test_port_in_use(twistd: Twistd, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         process = twistd(*arguments(free_port(), "--manhole", endpoint, "--manhole-keys", "keys"))
-        log, _ = process.communicate(timeout=10)
+        log, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert log.count(f"manhole.listen (--manhole): cannot listen on {endpoint}: address already in use") == 1
     assert "Traceback" not in log
@@ -268,6 +287,6 @@ def test_missing_keys_file(twistd: Twistd, tmp_path: Path) -> None:
     """The error of a missing file of keys is one line; the exit status is 1."""
     manhole = ["--manhole", f"tcp:{free_port()}:interface=127.0.0.1", "--manhole-keys", "keys"]
     process = twistd(*arguments(free_port(), *manhole))
-    log, _ = process.communicate(timeout=10)
+    log, _ = process.communicate(timeout=60)
     error = f"manhole.keys (--manhole-keys): cannot read {tmp_path}/keys: No such file or directory"
     assert (process.returncode, log) == (1, f"govi-cache: {error}\n")

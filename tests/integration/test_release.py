@@ -22,8 +22,9 @@ from govi_server.settings import ServerSettings
 from govi_server.sockets.listener import server_service
 from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 from tests.garbage import clean_failure, created_objects, original_init, without_collector
-from tests.integration.conftest import free_port, reactor, sleep, until
+from tests.integration.conftest import reactor, sleep, until
 from tests.integration.test_kv55 import make_certificate
+from tests.ports import free_port
 
 LIMITS = ServerSettings(connection=1.0, keep_alive=1.0)
 

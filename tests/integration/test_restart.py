@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import TWISTD, becomes_true, free_port, wait_for
+from tests.integration.conftest import TWISTD, becomes_true, wait_for
+from tests.ports import free_port
 
 REQUEST = b"GET /kv55/57330430 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -56,7 +57,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 def respond(sock: socket.socket, request: bytes = REQUEST) -> bytes:
     """Send a request on a connected socket; return all bytes until the end of the connection."""
     with sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.sendall(request)
         received = b""
         while more := sock.recv(65536):
@@ -115,7 +116,7 @@ def test_restart_under_load_loses_no_request(launch: Launch, tmp_path: Path, wor
                 count = load.count
                 assert becomes_true(lambda: load.count > count + 3)  # noqa: B023  # called within this turn of the loop
             process.send_signal(signal.SIGTERM)
-            output, _ = process.communicate(timeout=20)
+            output, _ = process.communicate(timeout=60)
             assert "Traceback" not in output
             process = launch(sock, "systemd:domain=INET:index=0", *THROUGH, workers=workers)
             wait_for(process, "for govi-cache")
@@ -136,7 +137,7 @@ def test_clients_of_an_adopted_socket(launch: Launch, tmp_path: Path, domain: st
         for host in ("127.0.0.1", "::1"):
             assert respond(socket.create_connection((host, port), 10)).startswith(b"HTTP/1.1 200 ")
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
     assert "Traceback" not in output
     assert clients_of(tmp_path / "statistics.log") == ["127.0.0.0/24", "::/48"]
 
@@ -154,7 +155,7 @@ def test_adopted_unix_socket(launch: Launch, tmp_path: Path) -> None:
             client.connect(str(path))
             assert respond(client).startswith(b"HTTP/1.1 200 ")
             process.send_signal(signal.SIGTERM)
-            output, _ = process.communicate(timeout=20)
+            output, _ = process.communicate(timeout=60)
             assert "Traceback" not in output
             assert path.stat().st_mode & 0o777 == 0o660
     assert clients_of(tmp_path / "statistics.log") == ["local", "local"]
@@ -174,7 +175,7 @@ def test_no_connection_is_accepted_while_draining(launch: Launch) -> None:
         waiting.sendall(REQUEST)
         rest = REQUEST.removeprefix(b"GET /kv55/573304")
         assert respond(held, rest).startswith(b"HTTP/1.1 200 ")
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         waiting.setblocking(False)
         with pytest.raises(BlockingIOError):
             waiting.recv(1)

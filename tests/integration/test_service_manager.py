@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from tests.integration.conftest import Twistd, arguments, becomes_true, free_port, wait_for
+from tests.integration.conftest import Twistd, arguments, becomes_true, wait_for
 from tests.integration.test_kv55 import make_certificate
 from tests.integration.test_twistd import body_of
+from tests.ports import free_port
 
 
 def serial_number(port: int) -> int:
@@ -45,7 +46,7 @@ def test_states_are_notified(twistd: Twistd, tmp_path: Path, monkeypatch: pytest
         process.send_signal(signal.SIGTERM)
         while manager.recv(4096) != b"STOPPING=1\nSTATUS=Stopping":
             pass
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -92,7 +93,7 @@ def test_log_format(twistd: Twistd, tmp_path: Path) -> None:
     process = twistd(*arguments(free_port(), "--log-format", "json"))
     output = wait_for(process, "govi-cache: http://")
     process.send_signal(signal.SIGTERM)
-    output += process.communicate(timeout=20)[0]
+    output += process.communicate(timeout=60)[0]
     assert {"info", "warn"} == {json.loads(line)["level"] for line in output.splitlines()}
     log = tmp_path / "log"
     process = twistd("--logfile", "log", *arguments(free_port(), "--log-format", "journal"))

@@ -23,13 +23,13 @@ from tests.integration.conftest import (
     Start,
     Twistd,
     arguments,
-    free_port,
     request,
     until,
     wait_for,
 )
 from tests.integration.engine import EngineProcess
 from tests.integration.test_kv55 import make_certificate
+from tests.ports import free_port
 
 CODE = "031102"
 CONNECTED = "connected, boards are shared"
@@ -37,6 +37,12 @@ UNAVAILABLE = "unavailable, continuing without shared boards"
 AGAIN = "available again"
 
 StartEngine = Callable[..., EngineProcess]
+
+
+@pytest.fixture(autouse=True)
+def is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nodes wait for the engine, since nodes, clients and engine share two cores or fewer."""
+    monkeypatch.setattr("govi_server.sharing.engine.REPLY_TIMEOUT", 10.0)
 
 
 @pytest.fixture
@@ -108,11 +114,9 @@ def served(response: Response) -> bool:
 
 @pytest_twisted.ensureDeferred
 async def test_many_clients_of_three_nodes_share_one_request(
-    start: Start, start_engine: StartEngine, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    start: Start, start_engine: StartEngine, lines: list[str]
 ) -> None:
     """For 500 clients of three nodes, the gateway gets one request; the callback reaches one node, and wakes all."""
-    # Nodes and clients share this process.
-    monkeypatch.setattr("govi_server.sharing.engine.REPLY_TIMEOUT", 10.0)
     nodes = Nodes(start, lines, start_engine().url, 3)
     await until(lambda: count(lines, CONNECTED) == 3)
     responses = await gatherResults([Deferred.fromCoroutine(nodes[i % 3].get(CODE)) for i in range(500)])
@@ -134,7 +138,7 @@ async def test_callback_at_another_node_and_age(start: Start, start_engine: Star
     engine.command("PEXPIRE", key, 300_000 - 20_000)
     elsewhere = await nodes[0].get(CODE)
     assert served(elsewhere)
-    assert elsewhere.header("age") == "20"
+    assert 20 <= int(elsewhere.header("age") or 0) < 30
     engine.command("PEXPIRE", key, 300_000 - 61_000)
     assert served(await nodes[0].get(CODE))  # a hit
     assert len(nodes.govi.requests) == 1
@@ -171,8 +175,11 @@ async def test_killed_node_is_taken_over(
 
 
 @pytest_twisted.ensureDeferred
-async def test_engine_that_ends_or_hangs(start: Start, start_engine: StartEngine, lines: list[str]) -> None:
+async def test_engine_that_ends_or_hangs(
+    start: Start, start_engine: StartEngine, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the engine each node serves its clients itself; there is one log line each way."""
+    monkeypatch.setattr("govi_server.sharing.engine.REPLY_TIMEOUT", 0.4)
     engine = start_engine()
     nodes = Nodes(start, lines, engine.url, 2)
     await nodes.meet()

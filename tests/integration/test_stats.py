@@ -15,7 +15,7 @@ def stats(*arguments: object, data: bytes | None = None) -> subprocess.Completed
     """Run the command with these arguments. data: its stdin."""
     text = None if data is None else data.decode("latin-1")
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, input=text, capture_output=True, encoding="latin-1", timeout=30, check=False)
+    return subprocess.run(command, input=text, capture_output=True, encoding="latin-1", timeout=60, check=False)
 
 
 def test_rotated_logs_are_read_in_any_order(tmp_path: Path) -> None:

@@ -3,19 +3,18 @@
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_twisted
 import zmq
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 
 from govi_server.errors import StartupError
 from govi_server.kv78turbo.subscriber import Subscriber
 from govi_server.settings import SubscriberSettings
-from tests.integration.conftest import free_port, reactor, sleep, until
+from tests.integration.conftest import reactor, sleep, until
+from tests.ports import free_port
 
 ENVELOPE = "/GOVI/KV8passtimes/ARR"
 QUICK = SubscriberSettings(silence=0.3, recovery=0.3, back_off=0.1)
@@ -56,15 +55,9 @@ def tcp() -> str:
     return f"tcp://127.0.0.1:{free_port()}"
 
 
-def libzmq_threads() -> list[str]:
-    """Return the names of the threads of libzmq, which threading does not list."""
-    names = []
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            names.append((task / "comm").read_text())
-        except OSError:
-            continue  # the thread has just ended
-    return [name for name in names if name.startswith("ZMQbg")]
+def count_libzmq_threads() -> int:
+    """Return the number of threads that Python did not start: those of libzmq."""
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 
 class Feed:
@@ -106,9 +99,10 @@ async def feed() -> AsyncIterator[Feed]:
         publisher.close()
 
 
-@pytest.fixture
-def no_leaks() -> Iterator[None]:
+@pytest_twisted.async_yield_fixture
+async def no_leaks() -> AsyncIterator[None]:
     """Assert that a test leaves no reader, delayed call or file descriptor."""
+    await sleep(0)  # the reactor makes readers of its own when it starts
     readers, calls = set(reactor.getReaders()), set(reactor.getDelayedCalls())
     descriptors = len(os.listdir("/proc/self/fd"))
     yield
@@ -291,27 +285,25 @@ async def test_oversized_messages_are_not_received(feed: Feed) -> None:
 @pytest.mark.usefixtures("no_leaks")
 @pytest_twisted.ensureDeferred
 async def test_stop_releases_all_resources() -> None:
-    """Stopping in any state leaves no reader, delayed call, thread or file descriptor."""
-    await deferToThread(lambda: None)  # starts the first thread of the reactor's pool
-    before, python_threads = len(libzmq_threads()), threading.active_count()
+    """Stopping in any state leaves no reader, delayed call, thread of libzmq or file descriptor."""
+    before = count_libzmq_threads()
     for wait in (0.0, 0.1, 0.35, 0.6):
         subscriber = Subscriber(reactor, [tcp(), tcp()], [""], lambda envelope, data: None, QUICK)
         subscriber.startService()
-        await until(lambda: len(libzmq_threads()) > before)  # the threads name themselves
         await sleep(wait)
+        assert count_libzmq_threads() > before
         start = reactor.seconds()
         await subscriber.stopService()
         assert reactor.seconds() - start < 1
-        assert len(libzmq_threads()) == before
-    assert threading.active_count() == python_threads
+        await until(lambda: count_libzmq_threads() == before)  # the kernel lists a thread a little longer
 
 
 @pytest.mark.usefixtures("no_leaks")
 @pytest_twisted.ensureDeferred
 async def test_address_that_libzmq_rejects() -> None:
     """The error of an address that only libzmq rejects names it, and no thread remains."""
-    before = len(libzmq_threads())
+    before = count_libzmq_threads()
     subscriber = Subscriber(reactor, ["ipc://@"], [""], lambda envelope, data: None, QUICK)
     with pytest.raises(StartupError, match="ipc://@"):
         subscriber.startService()
-    await until(lambda: len(libzmq_threads()) == before)
+    await until(lambda: count_libzmq_threads() == before)

@@ -23,6 +23,14 @@ def get(port: int, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
+def slow_turns(port: int) -> int:
+    """Return the number of slow turns so far; on a slow machine the start has one."""
+    metrics = get(port, "/metrics")[1]
+    assert b"govi_turn_seconds_count" in metrics
+    (line,) = (line for line in metrics.splitlines() if line.startswith(b"govi_slow_turns_total "))
+    return int(float(line.split()[1]))
+
+
 def test_others_are_served_between_slices(twistd: Twistd, tmp_path: Path) -> None:
     """While the boards of many stops are made, other clients are served again and again, and no turn is slow."""
     with live_feed(twistd, tmp_path) as feed:
@@ -37,16 +45,16 @@ def test_others_are_served_between_slices(twistd: Twistd, tmp_path: Path) -> Non
         assert becomes_true(lambda: json.loads(get(feed.port, "/tpc/")[1]).get(CODES[-1]) == PASSTIMES, 60)
 
         expensive: list[tuple[int, bytes]] = []
+        before = slow_turns(feed.admin)
         thread = Thread(target=lambda: expensive.append(get(feed.port, "/tpc/" + ",".join(CODES))))
         thread.start()
         served = 0
         while thread.is_alive():
             assert get(feed.port, f"/kv55/{CODES[0]}")[0] == 200
             served += 1
-        metrics = get(feed.admin, "/metrics")[1].decode()
+        after = slow_turns(feed.admin)
     ((status, body),) = expensive
     assert status == 200
     assert sum(len(stop["Passes"]) for stop in json.loads(body).values()) == STOPS * PASSTIMES
     assert served > 10
-    assert "govi_slow_turns_total 0.0" in metrics
-    assert "govi_turn_seconds_count" in metrics
+    assert after == before

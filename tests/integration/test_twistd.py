@@ -17,7 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.integration.conftest import TWISTD, Twistd, arguments, becomes_true, free_port, wait_for
+from tests.integration.conftest import TWISTD, Twistd, arguments, becomes_true, wait_for
+from tests.ports import free_port
 
 
 def body_of(url: str) -> bytes:
@@ -42,7 +43,7 @@ def test_demo_responds_at_its_logged_url(twistd: Twistd) -> None:
         lambda: b"Lindewaard, Station" in body_of(f"http://127.0.0.1:{port}/tpc/57330430")
     )  # the town's feed
     process.send_signal(signal.SIGTERM)
-    rest, _ = process.communicate(timeout=10)
+    rest, _ = process.communicate(timeout=60)
     assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
     assert "Server Shut Down" in rest
     assert "Traceback" not in output + rest
@@ -62,7 +63,7 @@ def test_too_many_open_files(twistd: Twistd) -> None:
         client.close()
     assert b"<TimingPointCode>57330430</TimingPointCode>" in body_of(url)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert "EMFILE" not in output
     assert "Traceback" not in output
 
@@ -81,7 +82,7 @@ def test_accepting_pauses_while_others_use_all_files(twistd: Twistd) -> None:
         output += wait_for(process, "govi-cache: accepting resumed")
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
     process.send_signal(signal.SIGTERM)
-    rest, _ = process.communicate(timeout=20)
+    rest, _ = process.communicate(timeout=60)
     assert (output + rest).count("accepting paused") == 1
     assert "Traceback" not in output + rest
 
@@ -109,7 +110,7 @@ def test_requests_in_flight_are_finished_on_sigterm(twistd: Twistd, tmp_path: Pa
             received += more
     assert received.startswith(b"HTTP/1.1 200 Ok\r\n")
     assert b"\r\nConnection: close\r\n" in received
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     (line,) = (tmp_path / "statistics.log").read_text().splitlines()
     (request,) = json.loads(line)["requests"]
     assert (request["status"], request["cache"]) == (200, "miss")
@@ -120,7 +121,7 @@ def test_port_in_use(twistd: Twistd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         process = twistd(*arguments(free_port(), "--listen", endpoint))
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert (
         f"listen (--listen): cannot listen on {endpoint}: address already in use, perhaps by another govi-cache (`ss "
@@ -140,7 +141,7 @@ def test_port_in_use_of_daemon(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=60,
         )
     assert completed.returncode == 1
     assert "listen (--listen): cannot listen on tcp:" in completed.stderr  # twistd truncates it to 100 bytes
@@ -165,7 +166,7 @@ def test_limit_of_open_files(twistd: Twistd, files: int, connections: int) -> No
         for client in clients:
             client.close()
     process.send_signal(signal.SIGTERM)
-    rest, _ = process.communicate(timeout=10)
+    rest, _ = process.communicate(timeout=60)
     assert "EMFILE" not in rest
     assert "Traceback" not in rest
 
@@ -174,7 +175,7 @@ def test_limit_of_open_files(twistd: Twistd, files: int, connections: int) -> No
 def test_too_low_limit_of_open_files_is_reported(twistd: Twistd, files: int) -> None:
     """A limit of open files at which hardly any client fits is an error in one line, which names a sufficient one."""
     process = twistd(*arguments(free_port()), files=files)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert output.startswith(f"govi-cache: the limit of open files is {files} (expected at least 60)")
     assert output.count("\n") == 1
@@ -183,7 +184,7 @@ def test_too_low_limit_of_open_files_is_reported(twistd: Twistd, files: int) -> 
 def test_unwritable_statistics_log_is_reported(twistd: Twistd) -> None:
     """The error of an unwritable statistics log is one line that names it; the exit status is 1."""
     process = twistd(*arguments(free_port(), "--statistics", "/nonexistent/log"))
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     error = "statistics.file (--statistics): cannot write /nonexistent/log: No such file or directory"
     assert output.endswith(f"{error}\n")
@@ -194,7 +195,7 @@ def test_invalid_configuration_is_reported_in_one_line(twistd: Twistd, tmp_path:
     """The error of an unknown key is one line with the file and the nearest key; the exit status is 1."""
     (tmp_path / "config.toml").write_text("[cache]\nfrehs = 3\n")
     process = twistd("govi-cache", "--config", "config.toml", "--source", "demo")
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (
         1,
         "govi-cache: config.toml: cache.frehs: unknown setting; did you mean 'cache.fresh'?\n",
@@ -233,7 +234,7 @@ def test_hangup_reopens_the_logs(twistd: Twistd, tmp_path: Path, command: str, l
             assert statistics.exists()
             assert b"<TimingPointCode>57330430</TimingPointCode>" in body_of(url)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     if logs_to_file:
         assert "starting up" in (tmp_path / "twistd.log.1").read_text()
         assert "Log files reopened" in (tmp_path / "twistd.log.2").read_text()
@@ -246,7 +247,7 @@ def test_hangup_reopens_the_logs(twistd: Twistd, tmp_path: Path, command: str, l
 def test_daemon_survives_hangup(tmp_path: Path) -> None:
     """A daemon logs to twistd.log, and reopens it on SIGHUP."""
     port = free_port()
-    subprocess.run([sys.executable, "-c", TWISTD, *arguments(port)], cwd=tmp_path, check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", TWISTD, *arguments(port)], cwd=tmp_path, check=True, timeout=60)
     pid, log = int((tmp_path / "twistd.pid").read_text()), tmp_path / "twistd.log"
     try:
         log.rename(tmp_path / "twistd.log.1")
@@ -271,7 +272,7 @@ def test_truncated_log_has_no_nul_bytes(twistd: Twistd, tmp_path: Path) -> None:
         os.truncate(log, 0)
     body_of(f"http://127.0.0.1:{port}/kv55/57330430")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     for log in logs:
         assert log.stat().st_size > 0
         assert b"\0" not in log.read_bytes()
@@ -292,7 +293,7 @@ def test_rotation_and_shutdown_lose_no_line(twistd: Twistd, tmp_path: Path) -> N
         else:
             log.touch()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     lines = [line for path in tmp_path.glob("statistics.log*") for line in path.read_text().splitlines()]
     assert sum(len(json.loads(line)["requests"]) for line in lines) == 50
 

@@ -14,8 +14,9 @@ import pytest
 
 from govi_server.kv78turbo.recording import read_record
 from tests.command.test_main import run
-from tests.integration.conftest import TWISTD, Twistd, arguments, becomes_true, free_port, wait_for
+from tests.integration.conftest import TWISTD, Twistd, arguments, becomes_true, wait_for
 from tests.integration.test_twistd import body_of
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 OLD = Path(__file__).parent / "version_0_1_0"
@@ -40,7 +41,7 @@ def test_configuration_and_snapshot(twistd: Twistd, tmp_path: Path) -> None:
     assert "renamed" not in output
     assert not list(tmp_path.glob("snapshot?*"))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
 
 
 def test_statistics_log(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_rollback(twistd: Twistd, tmp_path: Path) -> None:
     wait_for(process, "govi-cache: http://")
     assert b"</DRIS_55>" in body_of(f"http://127.0.0.1:{port}/kv55/57330430")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     log = tmp_path / "statistics.log"
     assert json.loads(log.read_text())["version"] == 2
     old_port = free_port()
@@ -103,7 +104,7 @@ def test_rollback(twistd: Twistd, tmp_path: Path) -> None:
         wait_for(old, "http://localhost")
         assert becomes_true(lambda: b"</DRIS_55>" in body_of(f"http://127.0.0.1:{old_port}/kv55/57330430"))
         old.send_signal(signal.SIGTERM)
-        output, _ = old.communicate(timeout=20)
+        output, _ = old.communicate(timeout=60)
     finally:
         old.kill()
         old.communicate()

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from tests.integration.conftest import Twistd, arguments, becomes_true, free_port, wait_for
+from tests.integration.conftest import Twistd, arguments, becomes_true, wait_for
 from tests.integration.test_kv55 import make_certificate
+from tests.ports import free_port
 
 PATH = "/kv55/57330430"
 
@@ -74,7 +75,7 @@ class Program:
     def stop(self) -> str:
         """Send SIGTERM; return the rest of the output."""
         self.process.send_signal(signal.SIGTERM)
-        rest, _ = self.process.communicate(timeout=30)
+        rest, _ = self.process.communicate(timeout=60)
         assert "Traceback" not in self.output + rest
         return rest
 
@@ -215,7 +216,11 @@ def test_hung_worker(twistd: Twistd) -> None:
 
 def test_signals_to_all_processes(twistd: Twistd, tmp_path: Path) -> None:
     """Signals may reach all processes at once: SIGHUP reopens the log of all, SIGTERM lets all finish requests."""
-    program = Program(twistd, "--statistics", "statistics.log")
+    gateway, callback = free_port(), free_port()
+    urls = ["--gateway-url", f"http://127.0.0.1:{gateway}/", "--callback", f"tcp:{callback}:interface=127.0.0.1"]
+    simulator = ["--listen", f"tcp:{gateway}:interface=127.0.0.1", "--callback-url", f"http://127.0.0.1:{callback}/"]
+    wait_for(twistd("govi-simulator", "--delay", "3", *simulator), "simulated gateway")
+    program = Program(twistd, "--statistics", "statistics.log", "--source", "govi", *urls)
     processes = [*program.workers().values(), program.process.pid]
     log = tmp_path / "statistics.log"
     log.rename(tmp_path / "old.log")
