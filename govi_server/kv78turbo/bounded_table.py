@@ -8,7 +8,6 @@ largest cohort is evicted first, since invented entries arrive many at once.
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from itertools import islice
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -22,7 +21,10 @@ MAX_COHORTS = 128
 """More cohorts are merged, the oldest first; the number bounds the search for the largest."""
 
 MAX_VICTIMS = 64
-"""Entries of a cohort that are selected for eviction at once."""
+"""Entries of a cohort that are evicted in a row."""
+
+STEP_KEYS = 4
+"""Keys of a cohort that are examined when one of its entries leaves."""
 
 MAX_EVICTIONS = 300
 """Entries evicted for a new one, which must be brief; if that is not enough, the next new entry evicts others."""
@@ -49,12 +51,14 @@ def largest_cohort(numbers: Iterable[tuple[K, int]]) -> list[K]:
 class _Cohort(Generic[K]):
     """The unconfirmed entries that arrived in the same second."""
 
-    __slots__ = ("began", "keys", "size")
+    __slots__ = ("began", "keys", "n", "size")
 
     def __init__(self, began: float) -> None:
         self.began = began
-        self.keys: dict[K, None] = {}
-        """In order of arrival."""
+        self.keys: deque[K] = deque()
+        """Nearly in order of arrival, with some of entries that left: a dict would need 50 bytes for each."""
+        self.n = 0
+        """The number of entries."""
         self.size = 0
         """The sum of their sizes."""
 
@@ -64,16 +68,17 @@ class Probation(Generic[K]):
 
     The table stores the number of each entry's cohort, 0 if it is confirmed. Sizes have the unit of the limit: bytes,
     or 1 for each entry. limit: the table's maximum size, of which at most three quarters are confirmed, so that
-    there is always room for new entries.
+    there is always room for new entries. number_of: returns the number that is stored for a key; 0 without an entry.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, number_of: Callable[[K], int]) -> None:
         self._max_confirmed = limit * 3 // 4
+        self._number_of = number_of
         self._cohorts: dict[int, _Cohort[K]] = {}
         self._latest = 0
         self._size = 0
         self._evicting: _Cohort[K] = _Cohort(0.0)
-        self._victims: deque[K] = deque()
+        self._n_spared = 0
 
     def add(self, key: K, size: int, now: float) -> int:
         """Add an entry; return the number of its cohort."""
@@ -83,7 +88,8 @@ class Probation(Generic[K]):
             cohort = self._cohorts[self._latest] = _Cohort(now)
             if len(self._cohorts) > MAX_COHORTS:
                 self._merge_oldest()
-        cohort.keys[key] = None
+        cohort.keys.append(key)
+        cohort.n += 1
         cohort.size += size
         self._size += size
         return self._latest
@@ -97,36 +103,51 @@ class Probation(Generic[K]):
     def repeat(self, key: K, number: int, size: int, now: float, total: int) -> int:
         """Confirm an entry that is received again; return its number from now on. total: the table's size."""
         if number and not 0 <= now - self._cohort(number).began < CONFIRM_SECONDS:
-            return self.confirm(key, number, size, total)
+            return self.confirm(number, size, total)
         return number
 
-    def confirm(self, key: K, number: int, size: int, total: int) -> int:
+    def confirm(self, number: int, size: int, total: int) -> int:
         """Confirm an entry, unless too many are confirmed already; return its number from now on."""
         if not number or total - self._size + size > self._max_confirmed:
             return number
-        self.discard(key, number, size)
+        self.discard(number, size)
         return 0
 
-    def discard(self, key: K, number: int, size: int) -> None:
+    def discard(self, number: int, size: int) -> None:
         """Remove an entry."""
         if number:
             cohort = self._cohort(number)
-            del cohort.keys[key]
+            cohort.n -= 1
             cohort.size -= size
             self._size -= size
-            if not cohort.keys:
+            if not cohort.n:
                 del self._cohorts[max(number, next(iter(self._cohorts)))]
+            elif len(cohort.keys) > 2 * cohort.n:
+                self._drop_keys(cohort)
 
     def victim(self) -> K | None:
         """Return the entry to evict next; None if all are confirmed."""
-        while self._victims and self._victims[0] not in self._evicting.keys:
-            self._victims.popleft()
-        if not self._victims and self._cohorts:
-            # Several at once, because a dict is slow to find its first key after others were deleted.
+        if self._evicting.n <= self._n_spared:
+            if not self._cohorts:
+                return None
+            # Several at once, because the search for the largest cohort takes longer than an eviction.
             self._evicting = max(self._cohorts.values(), key=attrgetter("size"))
-            keys = self._evicting.keys
-            self._victims.extend(islice(keys, min(MAX_VICTIMS, (len(keys) + 1) // 2)))
-        return self._victims[0] if self._victims else None
+            self._n_spared = self._evicting.n - min(MAX_VICTIMS, (self._evicting.n + 1) // 2)
+        keys = self._evicting.keys
+        while not self._contains(self._evicting, keys[0]):
+            keys.popleft()
+        return keys[0]
+
+    def _contains(self, cohort: _Cohort[K], key: K) -> bool:
+        number = self._number_of(key)
+        return number != 0 and self._cohort(number) is cohort
+
+    def _drop_keys(self, cohort: _Cohort[K]) -> None:
+        """Drop keys of entries that left, in steps that are brief however many there are."""
+        for _ in range(STEP_KEYS):
+            key = cohort.keys.popleft()
+            if self._contains(cohort, key):
+                cohort.keys.append(key)
 
     def _cohort(self, number: int) -> _Cohort[K]:
         """Return the cohort with a number, or the oldest one, with which it was merged."""
@@ -138,11 +159,11 @@ class Probation(Generic[K]):
         numbers = iter(self._cohorts)
         oldest, later = next(numbers), next(numbers)
         merged, other = self._cohorts.pop(oldest), self._cohorts[later]
-        merged.keys.update(other.keys)
+        merged.keys += other.keys
+        merged.n += other.n
         merged.size += other.size
         self._cohorts[later] = merged
-        if self._evicting is other:
-            self._evicting = merged
+        other.n = 0  # no longer evicted from
 
 
 def _one(_: object) -> int:
@@ -172,7 +193,7 @@ class BoundedTable(dict[K, V]):
         self._remove = remove or self.discard
         self.unconfirmed: dict[K, int] = {}
         """The number of the cohort of each unconfirmed entry."""
-        self._probation: Probation[K] = Probation(limit)
+        self._probation: Probation[K] = Probation(limit, self.cohort)
         self._last_heard: dict[K, float] = {}
         self.size = 0
         """The sum of the sizes."""
@@ -234,7 +255,7 @@ class BoundedTable(dict[K, V]):
     def confirm(self, key: K) -> None:
         """Record that an entry is in use, so that it is not evicted."""
         number = self.unconfirmed.get(key)
-        if number is not None and not self._probation.confirm(key, number, self._size_of(self[key]), self.size):
+        if number is not None and not self._probation.confirm(number, self._size_of(self[key]), self.size):
             del self.unconfirmed[key]
 
     def discard(self, key: K) -> None:
@@ -242,7 +263,7 @@ class BoundedTable(dict[K, V]):
         if key in self:
             size = self._size_of(self.pop(key))
             del self._last_heard[key]
-            self._probation.discard(key, self.unconfirmed.pop(key, 0), size)
+            self._probation.discard(self.unconfirmed.pop(key, 0), size)
             self.size -= size
             self.generation += 1
 

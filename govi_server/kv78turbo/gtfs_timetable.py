@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Container, Generator, Iterable
 from datetime import date
 from functools import partial
 
-from govi_server.departures.times import HOUR, moment, parse_resolved, write_time
+from govi_server.departures.times import HOUR, moment, parse_resolved
 from govi_server.kv78turbo.kv7_journeys import Journey
 from govi_server.kv78turbo.kv7_reader import Line
 from govi_server.kv78turbo.kv8_columns import is_planned_at
-from govi_server.kv78turbo.passtime import Passtime, PlannedCall
+from govi_server.kv78turbo.passtime import Passtime, PlannedCall, planned_passtime
 from govi_server.kv78turbo.passtime_index import StoredPasstime
 from govi_server.planning.planning import Call, PlannedLine, Planning, Trip, transport_type
 
@@ -182,31 +182,19 @@ class GtfsTimetable:
 
     def _passtime(self, call: Call, trip: Trip, day: date) -> Passtime:
         code = self.planning.code_of(call.stop)
-        arrival = write_time(call.arrival)
-        departure = None if call.is_last else write_time(call.departure)
-        arrives = moment(day, call.arrival)
-        departs = None if call.is_last else moment(day, call.departure)
-        return Passtime(
+        return planned_passtime(
+            day,
+            call.arrival,
+            None if call.is_last else call.departure,
             data_owner_code=trip.operator,
             local_service_level_code=trip.level,
             line_planning_number=trip.line,
             journey_number=trip.journey,
             fortify_order_number=trip.fortify,
-            operation_date=day,
             user_stop_order_number=str(call.order),
             user_stop_code=code,
             timing_point_code=code,
-            timing_point_data_owner_code="ALGEMEEN",
             last_update=self.planning.header.published,
-            target_arrival_time=arrival,
-            expected_arrival_time=arrival,
-            target_departure_time=departure,
-            expected_departure_time=departure,
-            target_arrival=arrives,
-            expected_arrival=arrives,
-            target_departure=departs,
-            expected_departure=departs,
-            trip_stop_status="PLANNED",
             journey_stop_type="LAST" if call.is_last else "FIRST" if call.order == 1 else "INTERMEDIATE",
             wheelchair=trip.wheelchair,
             line_direction=trip.direction or None,

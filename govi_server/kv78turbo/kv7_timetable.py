@@ -8,13 +8,13 @@ from datetime import date, timedelta
 from functools import partial
 
 from govi_server.departures.modes import Mode, mode_of
-from govi_server.departures.times import DAY, PassingTimes, local_date, moment, read_date, write_time
+from govi_server.departures.times import DAY, PassingTimes, local_date, moment, read_date
 from govi_server.departures.timing_point import TimingPoint
 from govi_server.kv78turbo.ctx import NULL, text, texts
 from govi_server.kv78turbo.kv7_journeys import Journey, group_of, journey_of, user_stop_of
 from govi_server.kv78turbo.kv7_reader import VALUE_NAMES, Group, Line, planned_times
 from govi_server.kv78turbo.kv7_tables import NO_CALENDAR, NO_PUBLICATION, TimetableTables, level_of
-from govi_server.kv78turbo.passtime import Passtime, PlannedCall
+from govi_server.kv78turbo.passtime import Passtime, PlannedCall, planned_passtime
 from govi_server.runtime.cooperative import STEP_ITEMS
 from govi_server.runtime.text import nonblank
 
@@ -197,30 +197,20 @@ class Timetable(TimetableTables):
     def _passtime(self, key: bytes, values: bytes, code: str, day: date, times: PassingTimes) -> Passtime:
         operator, level, line, journey, fortify, order, stop = (part or "" for part in texts(key))
         columns = dict(zip(VALUE_NAMES, map(nonblank, texts(values)), strict=True))
-        arrival, departure = (None if time is None else write_time(time) for time in times[:2])
-        arrives, departs = (None if time is None else moment(day, time) for time in times[:2])
         published = self._published.get(group_of(key), NO_PUBLICATION).published
-        return Passtime(
+        return planned_passtime(
+            day,
+            times.target_arrival,
+            times.target_departure,
             data_owner_code=operator,
             local_service_level_code=level,
             line_planning_number=line,
             journey_number=journey,
             fortify_order_number=fortify,
-            operation_date=day,
             user_stop_order_number=order,
             user_stop_code=stop,
             timing_point_code=code,
-            timing_point_data_owner_code="ALGEMEEN",
             last_update=published or None,
-            target_arrival_time=arrival,
-            expected_arrival_time=arrival,
-            target_departure_time=departure,
-            expected_departure_time=departure,
-            target_arrival=arrives,
-            expected_arrival=arrives,
-            target_departure=departs,
-            expected_departure=departs,
-            trip_stop_status="PLANNED",
             journey_stop_type=columns["JourneyStopType"] or "UNKNOWN",
             wheelchair=columns["WheelChairAccessible"] or "UNKNOWN",
             destination_code=columns["DestinationCode"],

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from govi_server.departures.display import HIDDEN_AFTER_SECONDS, Provenance, Reliability
+from govi_server.departures.times import moment, write_time
 
 
 class Passtime(Struct, frozen=True, kw_only=True, gc=False):
@@ -94,6 +95,29 @@ class Passtime(Struct, frozen=True, kw_only=True, gc=False):
                 self.fortify_order_number,
             )
         )
+
+
+def planned_passtime(day: date, arrival: int | None, departure: int | None, **fields: Any) -> Passtime:
+    """Return a passtime of the planning: its expected times are the planned ones.
+
+    arrival, departure: seconds since the beginning of the operating date. fields: the others of Passtime.
+    """
+    arrival_time, departure_time = (None if time is None else write_time(time) for time in (arrival, departure))
+    arrives, departs = (None if time is None else moment(day, time) for time in (arrival, departure))
+    return Passtime(
+        operation_date=day,
+        target_arrival_time=arrival_time,
+        expected_arrival_time=arrival_time,
+        target_departure_time=departure_time,
+        expected_departure_time=departure_time,
+        target_arrival=arrives,
+        expected_arrival=arrives,
+        target_departure=departs,
+        expected_departure=departs,
+        timing_point_data_owner_code="ALGEMEEN",
+        trip_stop_status="PLANNED",
+        **fields,
+    )
 
 
 class PlannedCall(NamedTuple):

@@ -125,7 +125,7 @@ class PasstimeIndex:
         self._max_bytes = limits.bytes
         self._min_size = limits.bytes // limits.passes  # so that the limit in bytes limits the number as well
         self._remove_messages = remove_messages
-        self._probation: Probation[bytes] = Probation(limits.bytes)
+        self._probation: Probation[bytes] = Probation(limits.bytes, self._cohort_of)
         self._line_of: dict[bytes, LineKey] = {}
         self.stops: BoundedTable[str, LiveStop] = BoundedTable(
             limits.stops, RETENTION_SECONDS, remove=self._remove_stop
@@ -154,6 +154,10 @@ class PasstimeIndex:
     def find(self, key: bytes) -> StoredPasstime | None:
         """Return the passtime with a key, at whichever stop it is; None if there is none."""
         return self.journeys.get(journey_of(key), _NO_PASSTIMES).get(key)
+
+    def _cohort_of(self, key: bytes) -> int:
+        passtime = self.find(key)
+        return 0 if passtime is None else passtime.cohort
 
     def make_room(self, key: bytes, passtime: StoredPasstime, reject: Reject) -> bool:
         """Make room for a new passtime by evicting unconfirmed ones; reject it and return False if there is none."""
@@ -246,7 +250,7 @@ class PasstimeIndex:
         self.n_removed += 1
         size = self._size(passtime)
         self.n_bytes -= size
-        self._probation.discard(key, passtime.cohort, size)
+        self._probation.discard(passtime.cohort, size)
         journey = journey_of(key)
         passtimes = self.journeys[journey]
         del passtimes[key]

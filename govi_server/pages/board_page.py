@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cache, lru_cache
 from html import escape
+from math import ceil, floor
 from operator import attrgetter
 from urllib.parse import quote, urlencode
 
@@ -130,13 +131,15 @@ def _escaped(text: str) -> str:
 def fragment(display: DepartureDisplay, lang: str, now: float) -> Iterator[str]:
     """Write the content of the page's main element, in pieces: the time, the data's age and the stops.
 
-    now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment.
+    now: epoch seconds. The page's script replaces the element's content with it, and counts down from this moment, in
+    whole seconds. So the content is that of the next whole second: the script then finds the texts as it writes them.
     """
+    now = ceil(now)
     timestamp = local_timestamp(now)
     # Pages that were opened before the data was known to be fictional reload, and then say so.
     version = f"{VERSION}-fictional" if display.is_fictional else VERSION
     yield (
-        f'<div class="now"><time class="clock" datetime="{timestamp}" data-now="{now:.0f}" '
+        f'<div class="now"><time class="clock" datetime="{timestamp}" data-now="{now}" '
         f'data-offset="{offset_seconds(now):.0f}" data-version="{version}">{timestamp[_CLOCK]}</time>'
         f"{_age(display, lang, now)}</div>\n"
     )
@@ -157,8 +160,9 @@ def _age(display: DepartureDisplay, lang: str, now: float) -> str:
     ages = [stop.age for stop in display.stops if stop.state in ("live", "last_known")]
     if not ages:
         return ""
-    text = TEXTS[lang]["updated"].format(time=clock(now - max(ages)))
-    return f'<span class="age" data-age="{max(ages):.0f}">{escape(text)}</span>'
+    age = ceil(max(ages))
+    text = TEXTS[lang]["updated"].format(time=clock(now - age))
+    return f'<span class="age" data-age="{age}">{escape(text)}</span>'
 
 
 def _stop(stop: StopDisplay, horizon: float, lang: str, now: float, is_only_with_messages: bool) -> Iterator[str]:
@@ -207,7 +211,7 @@ def _rows(stop: StopDisplay, with_platform: bool, lang: str, now: float) -> Iter
             words = time  # unless displays_minutes(whole_minutes(left)), without two calls for each row
             if left < COUNTDOWN_SECONDS:
                 words = _escape(left_words(row, whole_minutes(left), lang))
-            yield f'{begin}{now + left:.0f}">{words}{end}', was_stored
+            yield f'{begin}{floor(now + left)}">{words}{end}', was_stored
 
 
 def _row_parts(stop: StopDisplay, row: DisplayRow, with_platform: bool, lang: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The page of a journey: its stops with their times, and where it is."""
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 
 from govi_server.departures.display import DisplayRow
 from govi_server.departures.journey import Call, JourneyDisplay
@@ -21,6 +22,8 @@ def page(
 
     now: epoch seconds. query: the request's valid parameters; at: the TimingPointCode that is marked.
     """
+    now = ceil(now)  # as in board_page.fragment()
+    age = 0 if journey is None else ceil(journey.age)
     texts = TEXTS[lang]
     progress, number = ("unknown", None) if journey is None else journey.progress(now)
     words = ""
@@ -56,12 +59,12 @@ def page(
             }
             for position, call in enumerate(journey.calls)
         ],
-        now=f"{now:.0f}",
+        now=now,
         offset=f"{offset_seconds(now):.0f}",
         timestamp=local_timestamp(now),
         clock=clock(now),
-        updated=None if journey is None else texts["updated"].format(time=clock(now - journey.age)),
-        age="0" if journey is None else f"{journey.age:.0f}",
+        updated=None if journey is None else texts["updated"].format(time=clock(now - age)),
+        age=age,
         version=VERSION,
     )
 

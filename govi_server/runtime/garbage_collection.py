@@ -35,10 +35,13 @@ class GarbageCollection(Service):
         self._call: IDelayedCall | None = None
         self._collection: IDelayedCall | None = None
         """A full collection that is due."""
+        self._old = 0
+        """An upper bound on the number of old objects. To count them at each partial collection took 0.7 ms."""
 
     def startService(self) -> None:
         """Begin to freeze objects."""
         super().startService()
+        self._old = len(gc.get_objects(2))
         gc.callbacks.append(self._on_collection)
         self._schedule()
 
@@ -55,14 +58,20 @@ class GarbageCollection(Service):
             self._collection = None
 
     def _on_collection(self, phase: str, info: dict[str, int]) -> None:
-        if phase == "start" or not info["generation"]:
+        generation = info["generation"]
+        if not generation:
             return
-        old = len(gc.get_objects(2))
-        if info["generation"] == 2:
-            if old >= MIN_SURVIVORS:
+        if phase == "start":
+            self._old += len(gc.get_objects(0)) + len(gc.get_objects(1))  # those that survive become old
+        elif generation == 2:
+            self._old = len(gc.get_objects(2))
+            if self._old >= MIN_SURVIVORS:
                 gc.freeze()
-        elif old >= MAX_OLD and self._collection is None:  # not during another collection
-            self._collection = self._clock.callLater(0, self._collect)
+                self._old = 0
+        elif self._old >= MAX_OLD:
+            self._old = len(gc.get_objects(2))
+            if self._old >= MAX_OLD and self._collection is None:  # not during another collection
+                self._collection = self._clock.callLater(0, self._collect)
 
     def _collect(self) -> None:
         self._collection = None

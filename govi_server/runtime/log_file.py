@@ -52,8 +52,10 @@ class LogFile:
         with suppress(OSError):
             while written < len(data):
                 written += os.write(self._file, data[written:])
-        complete = written if written == len(data) else data.rfind(b"\n", 0, written) + 1
-        self._is_incomplete = complete < written
+        complete = written
+        if written < len(data):  # a line that lacks only its line feed is in the file
+            complete = data.rfind(b"\n", 0, written + 1) + 1
+        self._is_incomplete = complete != written
         return complete - (len(data) - len(lines))
 
     def flush(self) -> None:

@@ -86,7 +86,7 @@ def format_line(event: LogEvent, server: str) -> str | None:
     line = _Line(
         time=_time(statistics.ended),
         client=statistics.client,
-        duration=_milliseconds(max(statistics.ended - statistics.began, 0.0)),
+        duration=int(max(statistics.ended - statistics.began, 0.0) * 1_000_000 + 0.5) / 1000,
         end=statistics.end,
         version=VERSION,
         worker=statistics.worker or UNSET,
@@ -113,13 +113,13 @@ def _request(request: RequestStatistics) -> _Request:
     exchange, wait = request.exchange, request.wait
     receive, parse, lookup = request.receive, request.parse, request.lookup
     render, send = request.render, request.send
-    phases = Phases(  # written out, which takes half the time of a loop
-        None if receive is None else _milliseconds(receive),
-        None if parse is None else _milliseconds(parse),
-        None if lookup is None else _milliseconds(lookup),
-        None if wait is None else _milliseconds(wait),
-        None if render is None else _milliseconds(render),
-        None if send is None else _milliseconds(send),
+    phases = Phases(  # milliseconds, rounded to 1 us; written out, since a loop takes twice as long
+        receive and int(receive * 1_000_000 + 0.5) / 1000,
+        parse and int(parse * 1_000_000 + 0.5) / 1000,
+        lookup and int(lookup * 1_000_000 + 0.5) / 1000,
+        wait and int(wait * 1_000_000 + 0.5) / 1000,
+        render and int(render * 1_000_000 + 0.5) / 1000,
+        send and int(send * 1_000_000 + 0.5) / 1000,
     )
     return _Request(
         exchange.method,
@@ -131,11 +131,6 @@ def _request(request: RequestStatistics) -> _Request:
         exchange.module,
         exchange.stop,
     )
-
-
-def _milliseconds(seconds: float) -> float:
-    """Convert seconds to milliseconds, rounded to 1 us; more than twice as fast as round()."""
-    return int(seconds * 1_000_000 + 0.5) / 1000
 
 
 class StatisticsLog(Service):

@@ -71,6 +71,26 @@ class GarbageCollectionTests(SynchronousTestCase):
         gc.collect(1)
         self.assertEqual(self.clock.getDelayedCalls(), self.daily)
 
+    def test_old_objects_are_counted_rarely(self) -> None:
+        """Partial collections do not count the old objects until MAX_OLD have become old."""
+        gc.collect()
+        counted = []
+        get_objects = gc.get_objects
+
+        def spy(generation: int) -> list[object]:
+            if generation == 2:
+                counted.append(generation)
+            return get_objects(generation=generation)
+
+        self.patch(gc, "get_objects", spy)
+        things = [Thing() for _ in range(MAX_OLD // 2)]
+        for _ in range(10):
+            gc.collect(1)
+        self.assertEqual(counted, [])
+        things = [Thing() for _ in range(MAX_OLD)]  # half of the old ones are freed
+        gc.collect(1)
+        self.assertEqual((len(things), len(counted)), (MAX_OLD, 1))
+
     def test_unused_cycles_are_freed(self) -> None:
         """A cycle is freed by the next collection, or at 04:00 if it was frozen when it was used, every day."""
         young = Thing()

@@ -160,6 +160,26 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(lines.pop(19), "0" * 31)  # 19 lines of 51 bytes fit 1,000
         self.assertEqual(lines, [f"{i:050}" for i in range(100)] + [""])
 
+    def test_disk_that_is_full_after_any_byte(self) -> None:
+        """Each line is in the file once, wherever the disk was full: also between a line and its line feed."""
+        lines, write = b"aa\nbb\ncc\n", os.write
+        for size in range(1, len(lines)):
+            log, rest = self.open(), bytearray(lines)
+
+            def fill_disk(number: int, data: bytes, size: int = size) -> int:
+                if os.fstat(number).st_size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return write(number, data[:size])
+
+            with patch("os.write", fill_disk):
+                del rest[: log.append(rest)]
+            while rest:
+                del rest[: log.append(rest)]
+            log.append(b"dd\n")
+            whole = [line for line in self.path.read_text().splitlines() if len(line) == 2]
+            self.assertEqual(whole, ["aa", "bb", "cc", "dd"], f"full after {size} bytes")
+            self.path.unlink()
+
     def append_in_part(self) -> LogFile:
         """Append a line and a half, after which the disk is full; return the log."""
         log, write = self.open(), os.write
