@@ -50,6 +50,7 @@ Outcome = Literal["silent", "broken", "unreachable"]
 _NEW_NODE = b"nodes"
 _MILLISECONDS = 1000
 _LIFETIME = BOARD_SECONDS * _MILLISECONDS
+_LEAST_LEFT_TO_CLAIM = _LIFETIME - int(LEASE_SECONDS * _MILLISECONDS)
 
 _FINISH = """
 local function finish(request)
@@ -95,15 +96,16 @@ return {'claimed'}
 # KEYS: board, request. ARGV: value, time left to it, lifetime, channel, code, node.
 _STORE = Script(_FINISH + "finish(redis.pcall('GET', KEYS[2])) return 1")
 
-# Stores a board if a node has requested it. KEYS and ARGV: as for storing.
+# Stores a board if a node has requested it. KEYS and ARGV: as for storing, and the least time left to a claim.
 _OFFER = Script(
     _FINISH
     + """
 local request = redis.pcall('GET', KEYS[2])
 if type(request) ~= 'string' then return 'unknown' end
 if request == '+' then return 'repeated' end
+local claimed = string.sub(request, 1, 1) ~= '-' and redis.call('PTTL', KEYS[2]) or -1
 finish(request)
-return 'stored'
+return claimed >= tonumber(ARGV[7]) and claimed <= tonumber(ARGV[3]) and 'stored' or 'late'
 """
 )
 
@@ -186,9 +188,8 @@ class SharedBoards:
         EngineUnavailable or EngineError.
         """
         least_left = _LIFETIME - int(min(max_age, BOARD_SECONDS) * _MILLISECONDS)
-        lease = _LIFETIME - int(LEASE_SECONDS * _MILLISECONDS)
         max_bytes = MAX_DOCUMENT_BYTES + len(FORM)
-        arguments = (self._node, least_left, _LIFETIME, max_bytes, lease, int(has_waited))
+        arguments = (self._node, least_left, _LIFETIME, max_bytes, _LEAST_LEFT_TO_CLAIM, int(has_waited))
         return self._engine.run(_CLAIM, self._names(code), *arguments).addCallback(self._claimed, code)
 
     def store(self, board: Board) -> None:
@@ -202,14 +203,19 @@ class SharedBoards:
         arguments = (self._node, f"-{outcome}", _LIFETIME, self._channel, code)
         self._engine.run(_RELEASE, self._names(code)[1:], *arguments).addErrback(_ignored)
 
-    async def offer(self, board: Board) -> OfferResult:
-        """Store a board if another node has requested it. Never fails."""
-        arguments = (self._value(board), self._left(board), _LIFETIME, self._channel, board.code, "")
+    async def offer(self, board: Board) -> OfferResult | Literal["late"]:
+        """Store a board if another node has requested it. Never fails.
+
+        Returns "late" for a board that was stored although its request has failed, or its claim is no longer renewed:
+        the node may be cut off from the engine, and still wait for it.
+        """
+        value, left = self._value(board), self._left(board)
+        arguments = (value, left, _LIFETIME, self._channel, board.code, "", _LEAST_LEFT_TO_CLAIM)
         try:
             result = await self._engine.run(_OFFER, self._names(board.code), *arguments)
         except (EngineUnavailable, EngineError):
             return "unknown"
-        return cast(OfferResult, result.decode()) if result in (b"stored", b"repeated") else "unknown"
+        return cast(Any, result.decode()) if result in (b"stored", b"late", b"repeated") else "unknown"
 
     async def register(self, address: str) -> list[str]:
         """Register this node's address; return those of all nodes. Raises EngineUnavailable or EngineError."""

@@ -31,7 +31,7 @@ POST_TIMEOUT = 2.0
 """Seconds for a peer to respond."""
 
 MAX_OFFERS = 100
-"""Boards without a known request that are offered at a time; further ones are rejected at once."""
+"""Boards that are posted to the other nodes at a time; further ones are only offered to the engine."""
 
 MAX_PEERS = 32
 """Nodes whose addresses are known."""
@@ -72,6 +72,9 @@ class Peers(Service):
         self._missing_since: dict[str, float] = {}
         """Since when addresses of these are missing in the engine (epoch seconds)."""
         self._offers = 0
+        """Boards that are being offered because the engine does not know that a node waits for them."""
+        self._late_posts = 0
+        """Late boards that are being posted; counted apart, so that they do not keep others from being offered."""
         self._registration = RepeatedCall("Registering this node", clock, REGISTER_SECONDS, self._register, now=False)
         boards.on_new_node(self._register)
 
@@ -98,21 +101,32 @@ class Peers(Service):
 
     async def _offer(self, board: Board) -> OfferResult:
         result = await self._boards.offer(board)
+        if result == "late":
+            posted = Deferred.fromCoroutine(self._post_late_board(board))  # which the callback does not wait for
+            posted.addErrback(lambda failure: self.log.failure("Posting a late board failed", failure))
+            return "stored"
         if result == "stored" or self._offers >= MAX_OFFERS:
             return result
         self._offers += 1
         try:
             if await self._post_to_peers(board):
                 return "stored"  # the other node is not connected to the engine
-            if result == "repeated":
-                return result
             for _ in range(int(OFFER_SECONDS / RENEW_SECONDS)):
-                await deferLater(self._clock, RENEW_SECONDS)
-                if (result := await self._boards.offer(board)) != "unknown":
+                if result != "unknown":
                     break
-            return result
+                await deferLater(self._clock, RENEW_SECONDS)
+                result = await self._boards.offer(board)
+            return "stored" if result == "late" else result
         finally:
             self._offers -= 1
+
+    async def _post_late_board(self, board: Board) -> None:
+        if self._late_posts < MAX_OFFERS:
+            self._late_posts += 1
+            try:
+                await self._post_to_peers(board)
+            finally:
+                self._late_posts -= 1
 
     async def _post_to_peers(self, board: Board) -> bool:
         """Post a board to each peer; return whether one of them had requested it."""

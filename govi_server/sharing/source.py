@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -98,16 +98,19 @@ class SharedSource(Service):
         return self._start(code, is_new=True)
 
     def stopService(self) -> None:
-        """Leave the requests of this node to others, so that these do not wait for its lease."""
+        """Release this node's claims, so that others do not wait for its lease; end requests that wait for others."""
         super().stopService()
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
-        for request in self._requests.values():
-            if request.source_request is not None:
-                self._boards.release(request.code, "unreachable")
+        for request in list(self._requests.values()):
+            self._boards.release(request.code, "unreachable")  # also a claim whose reply has not arrived
+            if request.source_request is None:  # or else the source ends it
+                self._finish(request, _stopping())
 
     def _start(self, code: str, is_new: bool) -> Deferred[Board]:
+        if not self.running:
+            return fail(_stopping())
         now = self._clock.seconds()
         result: Deferred[Board] = Deferred()
         request = self._requests.get(code)
@@ -117,7 +120,7 @@ class SharedSource(Service):
         self._requests[code] = request = _Request(code, now, is_new)
         request.waiting[result] = now
         self._claim(request)
-        if self._renewal is None and self.running:
+        if self._renewal is None:
             self._renewal = self._clock.callLater(RENEW_SECONDS, self._renew)
         return result
 
@@ -259,6 +262,10 @@ def _origin(request: _Request) -> ShareResult:
     if request.source_request is not None:
         return "alone" if request.has_engine_failed else "asked"
     return "waited" if request.has_waited else "shared"
+
+
+def _stopping() -> SourceSilent:
+    return SourceSilent("the server is stopping")
 
 
 def _outcome(failure: Failure) -> Outcome:

@@ -309,8 +309,10 @@ class SharedSourceTests(SharingTestCase):
             self.clock.advance(0.0015)  # the claim is being renewed
             self.nodes[0].source.results[-1].errback(SourceSilent("reason"))
             self.failureResultOf(own, SourceSilent)
-        self.request(0, 1)
+        _, waiting = self.request(0, 1)
         self.assertEqual(self.n_requests(), [3, 0, 0])
+        self.nodes[1].shared.stopService()
+        self.failureResultOf(waiting, SourceSilent)
 
     def test_board_after_the_deadline(self) -> None:
         """A board that the source, or the engine, has after the deadline of the callers is late."""
@@ -370,6 +372,21 @@ class SharedSourceTests(SharingTestCase):
         self.failureResultOf(own, SourceSilent)
         self.pass_time(0.01)
         self.assertEqual(self.n_requests(), [1, 1, 0])
+
+    def test_node_that_stops_while_it_waits_for_another(self) -> None:
+        """When a node stops, its requests that wait for other nodes, or for the engine, fail."""
+        own, waiting = self.request(0, 1)
+        claiming = self.nodes[1].shared.board("57330431")
+        self.nodes[1].shared.stopService()
+        self.failureResultOf(waiting, SourceSilent)
+        self.failureResultOf(claiming, SourceSilent)
+        self.failureResultOf(self.nodes[1].shared.board("57330432"), SourceSilent)
+        self.pass_time(0.01)
+        self.assertEqual(self.n_requests(), [1, 0, 0])
+        self.assertNoResult(own)
+        claim = self.engine.model.find(b"govi-cache:kv55:f:57330431")
+        assert claim is not None
+        self.assertEqual(claim.value, b"-unreachable")
 
     def test_unexpected_failure_of_the_source(self) -> None:
         """An exception of the source fails the request, and leaves it to the other nodes."""
@@ -505,6 +522,29 @@ class PeersTests(SharingTestCase):
                 else:
                     poster.posts[-1].errback(PostError("responded 403"))
             self.assertEqual(self.successResultOf(offer), result)
+
+    def test_late_board_is_posted(self) -> None:
+        """A board whose request has failed, or is no longer renewed, is posted too; its callback does not wait."""
+        poster = self.nodes[0].posters[self.urls[1]]
+        poster.immediate = None
+        for n, (request, left) in enumerate(((b"-silent", 300_000), (b"1", 297_990), (b"1", 310_000)), 1):
+            self.engine.model.put(REQUEST, request, left)
+            offer = self.nodes[0].peers.offer(self.board())
+            self.pass_time(0.01)
+            self.assertEqual((self.successResultOf(offer), len(poster.posts)), ("stored", n))
+        for _ in range(MAX_OFFERS):
+            self.engine.model.put(REQUEST, b"-silent", 300_000)
+            self.nodes[0].peers.offer(self.board())
+            self.pass_time(0.01)
+        self.assertEqual(len(poster.posts), MAX_OFFERS)
+
+    def test_claim_that_is_renewed(self) -> None:
+        """A board of a request that another node renews is not posted."""
+        self.engine.model.put(REQUEST, b"1", 298_500)
+        offer = self.nodes[0].peers.offer(self.board())
+        self.pass_time(0.01)
+        self.assertEqual(self.successResultOf(offer), "stored")
+        self.assertEqual([poster.posts for poster in self.nodes[0].posters.values()], [[], []])
 
     def test_boards_that_wait_are_bounded(self) -> None:
         """No more than MAX_OFFERS boards without a request are offered at a time."""
