@@ -26,7 +26,7 @@ from govi_server.modules import kv55_feed
 from govi_server.modules.assets import Assets
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import CacheDisplays, FeedDisplays
-from govi_server.modules.docs import Documentation, openapi_modules
+from govi_server.modules.docs import ADDRESS, Documentation, openapi_modules
 from govi_server.modules.events import Events
 from govi_server.modules.favicon import Favicon
 from govi_server.modules.front import Front
@@ -139,7 +139,8 @@ def make_service(
         services.addService(components.statistics)
         services.logs.append(components.statistics)
     runner = add_modules(sources, modules, config, components, reactor)
-    clock_watch.set_back.extend(gateway.cache.clock_set_back for gateway in components.gateways.values())
+    for gateway in components.gateways.values():
+        clock_watch.set_back += gateway.cache.clock_set_back, gateway.gateway.clock_set_back
     components.modules = tuple(str(module.name) for module in modules)
     if config.snapshot.file:
         caches = {name: gateway.cache for name, gateway in components.gateways.items()}
@@ -315,7 +316,7 @@ def _add_pages(modules: MultiService, config: Config, components: Components, re
     def is_demo() -> bool:
         return config.is_demo or (components.feed is not None and components.feed.is_fictional)
 
-    documentation = Documentation(lambda: modules, VERSION, config.access, is_demo)
+    documentation = Documentation(lambda: modules, VERSION, config.access, is_demo, config.pages.address or ADDRESS)
     for page in (
         Front(sources, components.feed, VERSION, reactor, components.unreachable, STATION if config.is_demo else ""),
         BoardPages(displays, reactor, config.is_demo, config.pages.embed),

@@ -202,7 +202,8 @@ class PagesSettings(Struct, frozen=True):
         str,
         OPTIONAL_URL,
         "Address of this server for its clients, such as https://departures.example.org/, in the links and QR codes "
-        "of /make; empty: that of the request, which behind a proxy or workers only browsers with scripts know.",
+        "of /make and the examples of /docs; empty: that of the request, which behind a proxy or workers only "
+        "browsers with scripts know.",
     ] = ""
     embed: Annotated[
         tuple[Annotated[str, FRAME_ANCESTOR], ...],
@@ -541,3 +542,15 @@ class Config(Struct, frozen=True):
     def is_live(self) -> bool:
         """Whether a module has the live feed as its source."""
         return any(module.source == "kv78turbo" for module in self.modules.values())
+
+    @property
+    def endpoints(self) -> list[tuple[str, str]]:
+        """The keys and texts of all endpoints on which the program listens."""
+        callbacks = [
+            (f"modules.{name}.callback", module.callback)
+            for name, module in self.modules.items()
+            if module.source != "kv78turbo"
+        ]
+        others = [("admin.listen", self.admin.listen), ("manhole.listen", self.manhole.listen)]
+        clients = [(f"listen[{index}]", text) for index, text in enumerate(self.listen)]
+        return [*clients, *callbacks, *((key, text) for key, text in others if text)]

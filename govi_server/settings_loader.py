@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, time
 from difflib import get_close_matches
 from ipaddress import ip_network
+from itertools import combinations
 from reprlib import Repr
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -32,6 +33,7 @@ from govi_server.settings import (
     Option,
     SettingType,
 )
+from govi_server.sockets.endpoint_syntax import have_same_address
 
 SOURCE_MEANINGS = "demo: a fictional town, govi: a gateway, or kv78turbo: the live feed"
 
@@ -161,8 +163,8 @@ def load_valid(path: str | None, options: Mapping[str, Any]) -> Loaded:
     config = msgspec.convert(values, Config)
     invalid = {setting_key(problem.key) for problem in (*problems, *of_options)}
     for key, text in (*_unused_options(modules, options, config), *_conflicts(config)):
-        if key not in invalid:  # otherwise it follows from the first problem
-            is_option = key in options
+        if setting_key(key) not in invalid:  # otherwise it follows from the first problem
+            is_option = setting_key(key) in options
             problems.append(Problem(option_name(key) if is_option else key, text, "" if is_option else key))
     return Loaded(config, problems, values)
 
@@ -293,7 +295,9 @@ def _unused_options(in_file: Collection[str], options: Mapping[str, Any], config
 
 def _conflicts(config: Config) -> Problems:
     """Yield the settings that are valid, but conflict with others."""
-    callbacks: dict[str, str] = {}
+    for (other, taken), (key, text) in combinations(config.endpoints, 2):
+        if have_same_address(taken, text):
+            yield key, f"{text!r} has the same address as {other}, {taken!r}"
     others = [module.source for module in config.modules.values() if module.source not in ("", "demo")]
     for name, module in config.modules.items():
         key = f"modules.{name}"
@@ -303,9 +307,6 @@ def _conflicts(config: Config) -> Problems:
             yield f"{key}.gateway_url", f"not used by source {module.source!r} (expected source 'govi')"
         if module.source == "demo" and not module.callback.startswith("tcp"):
             yield f"{key}.callback", f"invalid endpoint {module.callback!r} (source 'demo' expects a tcp endpoint)"
-        other = callbacks.setdefault(module.callback, key) if module.source != "kv78turbo" else key
-        if other != key:
-            yield f"{key}.callback", f"{module.callback!r} is already the endpoint of {other}.callback"
     if config.share.url and all(module.source == "kv78turbo" for module in config.modules.values()):
         yield "share.url", "not used by source 'kv78turbo' (expected source 'govi')"
     if not config.listen:

@@ -21,6 +21,10 @@ class ResponseSender(Protocol):
     def peer(self) -> IAddress:
         """The client's address."""
 
+    @property
+    def now(self) -> float:
+        """The time in epoch seconds."""
+
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
         """Send a response with a body, a status such as '404 Not Found', and header fields.
 
@@ -167,7 +171,8 @@ class WebHandler:
                 "The representation has changed\n", "412 Precondition Failed", {"Vary": "Accept-Encoding"}
             )
         else:
-            self.request_handler.send_representation(response, not_modified(self.env, etag, modified))
+            is_unchanged = not_modified(self.env, etag, modified, self.request_handler.now)
+            self.request_handler.send_representation(response, is_unchanged)
 
     def stream(self, headers: Headers, final_chunk: bytes) -> Stream:
         """Begin an endless response; see ResponseSender.stream()."""

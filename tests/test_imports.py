@@ -20,7 +20,7 @@ _DOMAIN = {"departures"} | _RUNTIME
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "settings": {"errors"},
-    "settings_loader": _BASE,
+    "settings_loader": {"sockets"} | _BASE,
     "runtime": _BASE,
     "sockets": _RUNTIME,
     "statistics": _RUNTIME,

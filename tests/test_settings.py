@@ -470,8 +470,28 @@ class ErrorTests(ConfigTestCase):
         endpoint = "tcp:8082:interface=127.0.0.1"
         self.assertEqual(
             self.error("[modules.arriva]\n[modules.kv55]"),
-            f"{self.path}: modules.kv55.callback: {endpoint!r} is already the endpoint of modules.arriva.callback",
+            f"{self.path}: modules.kv55.callback: {endpoint!r} has the same address as modules.arriva.callback, "
+            f"{endpoint!r}",
         )
+
+    def test_endpoints_on_one_port(self) -> None:
+        """Two settings cannot have the same port, in the file, as options, or one of each."""
+        source = {"modules.kv55.source": "govi"}
+        self.assertEqual(
+            self.error('listen = ["tcp:80", "tcp:81"]\nmanhole = {listen = "tcp:81:backlog=5", keys = "k"}', source),
+            f"{self.path}: manhole.listen: 'tcp:81:backlog=5' has the same address as listen[1], 'tcp:81'",
+        )
+        self.assertEqual(
+            self.error("", {**source, "modules.kv55.callback": "tcp:8081"}),
+            f"{self.path}: admin.listen: 'tcp:8081:interface=127.0.0.1' has the same address as "
+            "modules.kv55.callback, 'tcp:8081'",
+        )
+        self.assertEqual(
+            self.error("", {**source, "listen": ["tcp:80"], "modules.kv55.callback": "tcp:80"}),
+            "--callback: 'tcp:80' has the same address as listen[0], 'tcp:80'",
+        )
+        config = load_valid(None, {"modules.kv55.source": "kv78turbo", "modules.kv55.callback": "tcp:8080"})
+        self.assertEqual(config.problems, [], "the live feed has no callbacks")
 
     def test_invalid_gateway_url(self) -> None:
         """All parts of a gateway's URL are validated, including the port."""

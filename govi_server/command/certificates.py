@@ -10,8 +10,8 @@ from pathlib import Path
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
 from govi_server.command.findings import Finding, fail, ok, warn
-from govi_server.command.machine import endpoints
 from govi_server.settings import Config
+from govi_server.settings_loader import setting_key
 from govi_server.sockets.endpoint_syntax import parse_endpoint_text
 
 SOON = timedelta(days=14)
@@ -20,7 +20,8 @@ SOON = timedelta(days=14)
 
 def check_certificates(config: Config, now: datetime) -> Iterator[Finding]:
     """Examine the certificates and keys of ssl: endpoints."""
-    for subject, endpoint in endpoints(config):
+    for setting, endpoint in config.endpoints:
+        subject = setting_key(setting)
         kind, arguments = parse_endpoint_text(endpoint)
         if kind == "ssl":
             key = arguments.get("privateKey", "server.pem")

@@ -63,12 +63,9 @@ def find_problems(path: str | None, options: dict[str, Any]) -> Iterator[str]:
 
 def _domain_problems(config: Config) -> Iterator[tuple[str, str]]:
     """Yield the keys and problems of values whose form the settings alone do not determine."""
-    endpoints = [(f"listen[{index}]", endpoint) for index, endpoint in enumerate(config.listen)]
-    endpoints += [("admin.listen", config.admin.listen), ("manhole.listen", config.manhole.listen)]
-    endpoints += [(f"modules.{name}.callback", module.callback) for name, module in config.modules.items()]
-    for key, endpoint in endpoints:
+    for key, endpoint in config.endpoints:
         try:
-            check_endpoint(endpoint or "tcp:1")
+            check_endpoint(endpoint)
             if selector := SYSTEMD.match(endpoint):
                 socket_selector(endpoint[selector.end() :])
         except ValueError as error:

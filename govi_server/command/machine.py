@@ -13,6 +13,7 @@ from pathlib import Path
 from govi_server.command.findings import Finding, fail, ok, warn
 from govi_server.command.running_server import RunningServer, find_server
 from govi_server.settings import Config
+from govi_server.settings_loader import setting_key
 from govi_server.sockets.endpoint_syntax import parse_endpoint_text
 
 RELEASED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,20 +35,10 @@ OLD_TIMETABLE = timedelta(days=14)
 # Ports
 
 
-def endpoints(config: Config) -> list[tuple[str, str]]:
-    """Return the settings and texts of all endpoints on which the program listens."""
-    callbacks = [
-        (f"modules.{name}.callback", module.callback)
-        for name, module in config.modules.items()
-        if module.source != "kv78turbo"
-    ]
-    others = [("admin.listen", config.admin.listen), ("manhole.listen", config.manhole.listen)]
-    return [*(("listen", endpoint) for endpoint in config.listen), *callbacks, *(e for e in others if e[1])]
-
-
 def check_ports(config: Config, path: str | None) -> Iterator[Finding]:
     """Examine whether the program can listen on its endpoints. path: of the configuration."""
-    for subject, endpoint in endpoints(config):
+    for key, endpoint in config.endpoints:
+        subject = setting_key(key)
         kind, arguments = parse_endpoint_text(endpoint)
         if kind in ("tcp", "tcp6", "ssl"):
             yield _check_port(subject, endpoint, arguments, path)

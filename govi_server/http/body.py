@@ -100,7 +100,7 @@ class ChunkedBody(_Content):
             line = data[position : end if end >= 0 else None]
             if end < 0 and len(line) <= _MAX_LINE_BYTES + 1 and b"\n" not in line:
                 break  # the line may be incomplete; the extra byte may be the CR of its CRLF
-            if end < 0 or len(line) > _MAX_LINE_BYTES:
+            if end < 0 or len(line) > _MAX_LINE_BYTES or b"\n" in line:
                 raise _bad_request("A line of the chunked body is too long or does not end in CRLF")
             position = end + 2
             if not self._in_trailer:

@@ -3,10 +3,26 @@
 import re
 from collections.abc import Sequence
 
-from govi_server.http.request import TOKEN, Environ, ascii_lower
+from govi_server.http.request import Environ, ascii_lower
 
-_QVALUE = r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?"  # RFC 9110 section 12.4.2
-_CODING = re.compile(rf"[ \t]*({TOKEN.decode()})[ \t]*(?:;[ \t]*[Qq]=({_QVALUE})[ \t]*)?")
+_MEMBER = re.compile(r"[ \t]*([^;, \t]+)[ \t]*((?:;[^,]*)?)")
+_WEIGHT = re.compile(r";[ \t]*[Qq][ \t]*=([^;]*)")
+_QVALUE = re.compile(r"(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*")  # RFC 9110 section 12.4.2
+
+
+def weights(field: str) -> dict[str, float]:
+    """Parse a field such as Accept; return weights by member in lower case.
+
+    Invalid members, and those with an invalid weight, are ignored.
+    """
+    parsed: dict[str, float] = {}
+    for member in field.split(","):
+        if match := _MEMBER.fullmatch(member):
+            weight = _WEIGHT.search(match[2])
+            qvalue = _QVALUE.fullmatch(weight[1] if weight else "1")
+            if qvalue:
+                parsed[ascii_lower(match[1])] = float(qvalue[1])
+    return parsed
 
 
 def prefers_gzip(env: Environ) -> bool:
@@ -14,29 +30,9 @@ def prefers_gzip(env: Environ) -> bool:
 
     It does if the weight of gzip, or else of *, is above 0 and not below that of identity.
     """
-    weights: dict[str, float] = {}
-    for member in ",".join(env.get_all("accept-encoding", [])).split(","):
-        if match := _CODING.fullmatch(member):
-            weights[ascii_lower(match[1])] = float(match[2] or 1)
-    gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
-    return gzip > 0 and gzip >= weights.get("identity", 0.0)
-
-
-_MEMBER = re.compile(r"[ \t]*([^;, \t]+)[ \t]*((?:;[^,]*)?)")
-_WEIGHT = re.compile(rf";[ \t]*[Qq]=({_QVALUE})[ \t]*(?:;|$)")
-
-
-def weights(field: str) -> dict[str, float]:
-    """Parse a field such as Accept; return weights by member in lower case.
-
-    Invalid members are ignored; an invalid weight counts as 1.
-    """
-    parsed: dict[str, float] = {}
-    for member in field.split(","):
-        if match := _MEMBER.fullmatch(member):
-            weight = _WEIGHT.search(match[2])
-            parsed[match[1].lower()] = float(weight[1]) if weight else 1.0
-    return parsed
+    accepted = weights(",".join(env.get_all("accept-encoding", [])))
+    gzip = accepted.get("gzip", accepted.get("x-gzip", accepted.get("*", 0.0)))
+    return gzip > 0 and gzip >= accepted.get("identity", 0.0)
 
 
 def best_type(accept: str, offered: Sequence[str]) -> str:

@@ -60,6 +60,11 @@ class Sender(RequestReceiver):
         self._response_size = 0
         """Bytes of the last response, of which the client may not have read all."""
 
+    @property
+    def now(self) -> float:
+        """The time in epoch seconds."""
+        return self.server.clock.seconds()
+
     def send_response(self, response: str | bytes, status: str = "200 Ok", headers: Headers | None = None) -> None:
         """Send a response with a body, a status such as '404 Not Found', and header fields.
 
@@ -83,7 +88,7 @@ class Sender(RequestReceiver):
             status,
             [*fields, *self.server.headers],
             body,
-            now=self.server.clock.seconds(),
+            now=self.now,
             connection=connection_field(self._env, self.keep_alive),
             without_body=self.is_head,
         )
@@ -96,7 +101,7 @@ class Sender(RequestReceiver):
             method = self._env["request_method"]
             connection = connection_field(self._env, self.keep_alive)
             start, rest, body, status = response.serialize(method, unchanged, self.server.headers, connection)
-            head = start + http_date_bytes(self.server.clock.seconds()) + rest
+            head = start + http_date_bytes(self.now) + rest
             self._send(head, body, status, len(body))
 
     def send_not_found(self) -> None:
@@ -146,7 +151,7 @@ class Sender(RequestReceiver):
         self.keep_alive = False
         self._describe()
         fields = [*pairs(headers), *self.server.headers]
-        head = format_head("200 Ok", fields, None, now=self.server.clock.seconds(), connection="close")
+        head = format_head("200 Ok", fields, None, now=self.now, connection="close")
         self._stream = Stream(self.sock, self.connection, b"" if self.is_head else final_chunk)
         self.connection.enter(State.STREAMING)
         write_now(self.sock, head)

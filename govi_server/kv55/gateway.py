@@ -176,6 +176,11 @@ class _SentRequests:
         pending = [request for request in unanswered if request.board is not None]
         return next((group[-1] for group in (by_number, pending, unanswered, requests) if group), None)
 
+    def set_back(self, now: float) -> None:
+        """Let no request have been sent after now: the clock was set back."""
+        for request in self.in_order:
+            request.sent_at = min(request.sent_at, now)
+
     def record_echo(self, request: PendingRequest, number: str | None) -> None:
         """Record the number of a callback that was matched with a request, if it is the request's."""
         if number == request.number and len(self.echoed) < 2:
@@ -254,6 +259,10 @@ class Gateway(Service):
     def listen_accepted(self, on_accepted: Callable[[], object]) -> None:
         """Call a function whenever the gateway has acknowledged a request."""
         self._acceptance_listeners.append(on_accepted)
+
+    def clock_set_back(self) -> None:
+        """Match callbacks with the requests sent until now for MAX_LATE_SECONDS, and no longer."""
+        self._requests.set_back(self._clock.seconds())
 
     def board(self, code: str) -> Deferred[Board]:
         """Request a stop's board. Fails with NoBoard, within the limit for answers.

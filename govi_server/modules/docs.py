@@ -38,6 +38,9 @@ from govi_server.web_handler import IWebModule, ResponseSender, WebHandler
 DOCS_MAX_AGE = 300
 """Seconds for which clients may cache the documentation."""
 
+ADDRESS = "http://localhost:8080"
+"""The address in examples unless the server knows its own."""
+
 TITLE = "govi-cache"
 
 DESCRIPTION = (
@@ -63,7 +66,7 @@ _GAP = "<!-- gap -->"
 class Documentation:
     """The documentation of all operations. modules: returns the modules. limits: the limits per client.
 
-    is_demo: returns whether the page says that all departures are fictional.
+    is_demo: returns whether the page says that all departures are fictional. address: of the examples' requests.
     """
 
     def __init__(
@@ -72,11 +75,13 @@ class Documentation:
         version: str,
         limits: AccessSettings = UNLIMITED,
         is_demo: Callable[[], bool] = lambda: False,
+        address: str = ADDRESS,
     ) -> None:
         self._modules = modules
         self._is_demo = is_demo
         self._pages: dict[bool, bytes] = {}
         self._limits = limits
+        self._address = address.rstrip("/")
         self.version = version
 
     @cached_property
@@ -108,9 +113,11 @@ class Documentation:
         """The page before and after the note of a demo; rendering it takes tens of milliseconds."""
         sections: dict[str, list[dict[str, Any]]] = {}
         for operation in self.operations:
-            sections.setdefault(operation.section, []).append(_operation(operation))
+            sections.setdefault(operation.section, []).append(_operation(operation, self._address))
         return _PAGE.render(
             description=DESCRIPTION,
+            address=self._address,
+            is_own_address=self._address != ADDRESS,
             demo=Markup(_GAP),
             limits=self._limits,
             max_age=MAX_AGE,
@@ -121,8 +128,8 @@ class Documentation:
         ).split(_GAP)
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
-    """Return the page's content about an operation."""
+def _operation(operation: Operation, address: str) -> dict[str, Any]:
+    """Return the page's content about an operation. address: of the examples' requests."""
     anchor = operation.template.strip("/").replace("/", "-").replace("{", "").replace("}", "")
     return {
         "path": operation.template,
@@ -141,7 +148,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
             for parameter in operation.parameters
         ],
         "responses": [_response(spec) for spec in operation.responses],
-        "examples": [_example(example) for example in operation.examples],
+        "examples": [_example(example, address) for example in operation.examples],
     }
 
 
@@ -157,7 +164,7 @@ def _link(operation: Operation) -> str:
     return f"{path}?{query}" if query else path
 
 
-def _example(example: Example) -> dict[str, str]:
+def _example(example: Example, address: str) -> dict[str, str]:
     """Return a request as a curl command, and its response; JSON is indented."""
     content_type, body = EXAMPLE_RESPONSES.get(example.key, ("", ""))
     accept = f" -H 'Accept: {example.accept}'" if example.accept else ""
@@ -165,7 +172,7 @@ def _example(example: Example) -> dict[str, str]:
     is_json = content_type in (JSON, PROBLEM)
     return {
         "title": example.title,
-        "command": f"curl{unbuffered}{accept} 'http://localhost:8080{example.url}'",
+        "command": f"curl{unbuffered}{accept} '{address}{example.url}'",
         "status": f"{example.status} {phrase(example.status)}",
         "content_type": content_type,
         "body": json.dumps(json.loads(body), indent=2, ensure_ascii=False) if is_json else body.rstrip(),

@@ -14,7 +14,7 @@ from twisted.conch.checkers import IAuthorizedKeysDB, SSHPublicKeyChecker
 from twisted.conch.insults.insults import ServerProtocol
 from twisted.conch.manhole import ColoredManhole
 from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm, TerminalSession
-from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
+from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, FingerprintFormats, Key
 from twisted.conch.ssh.transport import SSHServerTransport
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
@@ -89,6 +89,11 @@ class KeysFile:
             return ()
 
 
+def fingerprint(key: Key) -> str:
+    """Return the fingerprint of a key as `ssh-keygen -l` prints it."""
+    return f"SHA256:{key.fingerprint(FingerprintFormats.SHA256_BASE64).rstrip('=')}"
+
+
 class Checker(SSHPublicKeyChecker):
     """Authenticates operators by one of the keys; its fingerprint is their identity, since names are arbitrary."""
 
@@ -96,7 +101,7 @@ class Checker(SSHPublicKeyChecker):
         name = super()._verifyKey(pubKey, credentials)
         if name is None:  # the signature is wrong
             raise UnauthorizedLogin("wrong signature")
-        operator = f"{printable(name.decode('utf-8', 'replace'), MAX_NAME_CHARACTERS)} (key {pubKey.fingerprint()})"
+        operator = f"{printable(name.decode('utf-8', 'replace'), MAX_NAME_CHARACTERS)} (key {fingerprint(pubKey)})"
         log.info("Manhole: login of {operator}", operator=operator)
         return operator.encode()
 
@@ -169,6 +174,7 @@ class Session(TerminalSession):
     """A session: the prompt on a terminal, or the value of one expression."""
 
     width, height = 80, 24
+    _has_terminal = False
     _terminal: Any = None
 
     def __init__(
@@ -181,7 +187,11 @@ class Session(TerminalSession):
         self.greeting = greeting
 
     def openShell(self, proto: Any) -> None:
-        """Open a prompt."""
+        """Open a prompt; reject one without a terminal, which could only show control characters."""
+        if not self._has_terminal:
+            proto.makeConnection(_DiscardInput())
+            deferLater(self._clock, 0, lambda: _reject(proto))  # after the acknowledgement that the client expects
+            return
 
         def leave() -> None:  # with an exit status, or else ssh exits with 255, as after a broken connection
             proto.processEnded(Failure(ProcessDone(0)))
@@ -191,7 +201,8 @@ class Session(TerminalSession):
         super().openShell(proto)
 
     def getPty(self, term: bytes, windowSize: Sequence[int], attrs: object) -> None:
-        """Set the terminal's size."""
+        """Set the size of the terminal that the client has."""
+        self._has_terminal = True
         self.height, self.width = windowSize[:2]
 
     def windowChanged(self, newWindowSize: Sequence[int]) -> None:
@@ -223,6 +234,11 @@ class Session(TerminalSession):
     def _send_error(self, failure: Failure, proto: Any) -> None:
         proto.errReceived(f"{type(failure.value).__name__}: {printable(failure.getErrorMessage())}\n".encode())
         proto.processEnded(Failure(ProcessTerminated(1)))
+
+
+def _reject(proto: Any) -> None:
+    proto.errReceived(b"the prompt needs a terminal (ssh -t); without one, send an expression: ssh HOST 'status()'\n")
+    proto.processEnded(Failure(ProcessTerminated(1)))
 
 
 class _DiscardInput:

@@ -59,6 +59,8 @@ _UNIX = {
 _ARGUMENTS: Mapping[str, Mapping[str, _Value]] = {"tcp": _TCP, "tcp6": _TCP, "ssl": _SSL, "unix": _UNIX}
 """The arguments of each kind in order, of which the first is required."""
 
+_IP_VERSIONS = {"tcp": 4, "ssl": 4, "tcp6": 6}
+
 
 def check_endpoint(text: str) -> None:
     """Raise ValueError, whose text states what is expected, for an invalid text of a server endpoint."""
@@ -77,6 +79,27 @@ def parse_endpoint_text(text: str) -> tuple[str, dict[str, str]]:
             name, value = next(names, ""), [argument]
         values[name] = _unescaped(value[0])
     return kind, values
+
+
+def have_same_address(text: str, other: str) -> bool:
+    """Return whether only one of two valid endpoints can listen at a time."""
+    (kind, values), (other_kind, others) = parse_endpoint_text(text), parse_endpoint_text(other)
+    if kind not in _IP_VERSIONS or other_kind not in _IP_VERSIONS:
+        return (kind, values) == (other_kind, others)
+    port = values.get("port", "").lstrip("0")
+    if not port or others.get("port", "").lstrip("0") != port:  # port 0 is any free one
+        return False
+    # Whether an endpoint of IPv6 without an address also takes the port of IPv4 depends on the system.
+    version, address = _ip_address(kind, values)
+    other_version, other_address = _ip_address(other_kind, others)
+    overlap = address == other_address or not {"", "0.0.0.0", "::"}.isdisjoint((address, other_address))
+    return version == other_version and overlap
+
+
+def _ip_address(kind: str, values: dict[str, str]) -> tuple[int, str]:
+    """Return the IP version and the address of an endpoint; "" if it has none."""
+    address = values.get("interface", "")
+    return 6 if ":" in address else _IP_VERSIONS[kind], address
 
 
 def _unescaped(text: str) -> str:

@@ -55,6 +55,16 @@ def feed(make_reader: Callable[[], LengthBody | ChunkedBody], pieces: Iterable[b
     return body.body, None
 
 
+def reason(pieces: Iterable[bytes]) -> str:
+    """Feed a new reader of chunks; return the reason of its rejection, "" for none."""
+    body = chunked()
+    try:
+        any(body.feed(piece) is not None for piece in pieces)
+    except RequestError as error:
+        return str(error)
+    return ""
+
+
 def single_bytes(data: bytes) -> list[bytes]:
     """Divide data into single bytes."""
     return [data[at : at + 1] for at in range(len(data))]
@@ -291,9 +301,13 @@ class AnyBodyTests(SynchronousTestCase):
     @settings(max_examples=200, deadline=None)
     @given(st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map(b"".join), st.lists(st.integers(1, 60)))
     @example(b"\n", [])
+    @example(b"\n\r\n", [])
     def test_any_bytes_have_one_outcome(self, data: bytes, indices: list[int]) -> None:
-        """Any bytes are a complete body, an incomplete one, or rejected, regardless of their division."""
+        """Any bytes are a complete body, an incomplete one, or rejected for one reason, however they are divided."""
         outcome = feed(chunked, [data])
         self.assertEqual(feed(chunked, divide(data, indices)), outcome)
         self.assertEqual(feed(chunked, single_bytes(data)), outcome)
+        self.assertEqual(
+            {reason(pieces) for pieces in ([data], divide(data, indices), single_bytes(data))}, {reason([data])}
+        )
         self.assertTrue(outcome in (BAD, TOO_LARGE) or isinstance(outcome, tuple), outcome)

@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 from itertools import product
+from random import Random
 from typing import Any
 
 from msgspec import structs
@@ -14,7 +15,7 @@ from govi_server.documents.board import lines
 from govi_server.http.caching.response_cache import MAX_AGE
 from govi_server.pages import board_page
 from govi_server.pages.assets import TYPES, address, content
-from govi_server.pages.texts import LANGUAGES, TEXTS, row_words, stop_words
+from govi_server.pages.texts import LANGUAGES, TEXTS, clock, row_words, stop_words
 from tests.client import NOW
 
 CODE = "57330430"
@@ -210,6 +211,20 @@ class FragmentTests(SynchronousTestCase):
         self.assertEqual(left["datetime"], "2026-01-01T01:03:00+01:00")
         self.assertEqual(left["data-at"], f"{NOW + 180:.0f}")
         self.assertEqual(read(make_display(row(3, 3), age=30.0)).all("time")[1]["data-at"], f"{NOW + 150:.0f}")
+
+    def test_script_finds_the_texts_as_it_writes_them(self) -> None:
+        """At any fraction of a second the texts are those of the whole seconds from which the script counts."""
+        random = Random(0)
+        for _ in range(200):
+            now, age = NOW + random.uniform(0, 120), random.uniform(0, 90)
+            html = fragment_of(make_display(*(row(3, 3 + n / 60) for n in range(60)), age=age), "en", now)
+            (shown,) = re.findall(r'data-now="(\d+)"', html)
+            self.assertIn(f">{clock(int(shown))}</time>", html)
+            (seconds, updated) = re.findall(r'data-age="(\d+)">[^<]*?(\d\d:\d\d)', html)[0]
+            self.assertEqual(updated, clock(int(shown) - int(seconds)))
+            for moment, text in re.findall(r'data-at="(\d+)">([^<]*)</time>', html):
+                left = int(moment) - int(shown)
+                self.assertEqual(text, "Now" if left < 60 else f"{left // 60} min")
 
     def test_heading(self) -> None:
         """The heading is the stop's name, or its code if the name is unknown."""

@@ -7,7 +7,7 @@ from lxml import html
 from govi_server.modules.board import BoardPages
 from govi_server.modules.display_source import FeedDisplays
 from govi_server.modules.trip import Trips
-from govi_server.pages.texts import LANGUAGES, TEXTS
+from govi_server.pages.texts import LANGUAGES, TEXTS, clock
 from tests import feed as kv
 from tests.doubles import ingest
 from tests.modules.test_kv55_feed import CODE, LiveTestCase, row
@@ -55,6 +55,17 @@ class TripTests(LiveTestCase):
         self.assertEqual(page.xpath("string(//p[contains(@class, 'notice')])"), f"On its way to Stop {NEXT}.")
         self.assertEqual(page.xpath("//tr[@aria-current='step']/th/a/@href"), [f"/board/{NEXT}?lang=en"])
         self.assertEqual(page.xpath("//tr[contains(@class, 'marked')]/th/a/@href"), [f"/board/{NEXT}?lang=en"])
+
+    def test_script_finds_the_texts_as_it_writes_them(self) -> None:
+        """The clock and the age are those of the whole seconds from which the script counts."""
+        self.send("DRIVING", "DRIVING")
+        self.clock.advance(29.6)
+        for _ in range(3):
+            self.clock.advance(10)  # responses are cached for nine seconds
+            page = self.page()
+            (shown,), (age,) = page.xpath("//@data-now"), page.xpath("//@data-age")
+            self.assertEqual(page.xpath("string(//*[@class='clock'])"), clock(int(shown)))
+            self.assertIn(clock(int(shown) - int(age)), page.xpath("string(//*[@class='age'])"))
 
     def test_cancelled_journey(self) -> None:
         """A cancelled journey is announced in every language; its times are struck through."""

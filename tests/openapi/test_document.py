@@ -325,3 +325,13 @@ class DocumentationTests(SynchronousTestCase):
             self.assertTrue(any(example.url in line and example.accept in line for line in lines), example.url)
         self.assertNotIn("", [body.text_content() for body in page.xpath("//details/pre[2]")])
         self.assertIn("50 requests per second", " ".join(page.text_content().split()))
+
+    def test_address_in_examples(self) -> None:
+        """Examples request localhost, which the page says, or the server by the address that its clients use."""
+        for address, is_local in (("http://localhost:8080", True), ("https://bus.example/", False)):
+            page = Documentation(lambda: [Kv55Gateway("kv55", mock.Mock())], "1", address=address).page.decode()
+            commands = html.document_fromstring(page).xpath("//pre/code[starts-with(text(), 'curl')]/text()")
+            self.assertGreater(len(commands), 3)
+            for command in commands:
+                self.assertIn(f"'{address.rstrip('/')}/", command)
+            self.assertEqual("localhost" in page, is_local)

@@ -13,7 +13,10 @@ from govi_server.errors import StartupError
 
 with warnings.catch_warnings():  # conch imports spwd, which Python 3.13 does not have
     warnings.filterwarnings("ignore", "'spwd' is deprecated", DeprecationWarning)
-    from govi_server.operations.manhole import KeysFile, Prompt, host_key
+    from govi_server.operations.manhole import KeysFile, Prompt, fingerprint, host_key
+
+
+PUBLIC_KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMsKKHrr7u3FDTH6bP/aAByXiyG/BnUeno676k/QEyBG"
 
 
 class PromptTests(SynchronousTestCase):
@@ -69,6 +72,11 @@ class KeysTests(SynchronousTestCase):
             self.assertIn("line 2: not a public key", self.error())
         self.write(b"# operator\n" + public + b"\n")
         self.assertEqual(KeysFile(self.path).read(), [key.public()])
+
+    def test_fingerprint(self) -> None:
+        """A key has the fingerprint that ssh-keygen -l prints."""
+        key = Key.fromString(PUBLIC_KEY)
+        self.assertEqual(fingerprint(key), "SHA256:nu/6PdPv1gO6vVPiWhcPpB75Jouv5K0ZU5MGYHN5j3g")
 
     def test_host_key_is_private(self) -> None:
         """The host key is created once, readable by its owner alone, and rejected if others can read it."""

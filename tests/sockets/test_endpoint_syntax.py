@@ -10,6 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from govi_server.errors import StartupError
+from govi_server.sockets.endpoint_syntax import have_same_address
 from govi_server.sockets.listener import Listener
 
 PORT = "(expected a port from 0 to 65535)"
@@ -74,6 +75,19 @@ def error_of(endpoint: str) -> str:
     return ""
 
 
+SAME = [
+    ("tcp:80", "tcp:80"), ("tcp:80:interface=127.0.0.1", "tcp:interface=127.0.0.1:port=80"),
+    ("tcp:80", "ssl:80:interface=127.0.0.1"), ("haproxy:tcp:80", "tcp:80:interface=0.0.0.0"), ("tcp:80", "tcp:080"),
+    ("tcp6:80", r"tcp6:80:interface=\:\:1"), (r"tcp:80:interface=\:\:", r"tcp6:80:interface=\:\:1"),
+    ("unix:/a", "unix:address=/a"), ("systemd:name=a", "haproxy:systemd:name=a"),
+]  # fmt: skip
+DIFFERENT = [
+    ("tcp:80", "tcp:81"), ("tcp:0", "tcp:0"), ("tcp:80:interface=127.0.0.1", "tcp:80:interface=127.0.0.2"),
+    ("tcp:80", "tcp6:80"), ("tcp:80:interface=127.0.0.1", r"tcp:80:interface=\:\:1"), ("unix:/a", "unix:/b"),
+    ("unix:80", "tcp:80"), ("systemd:name=a", "systemd:name=b"), ("systemd:name=a", "tcp:80"),
+]  # fmt: skip
+
+
 class EndpointTests(SynchronousTestCase):
     """Listeners of valid and of invalid endpoints."""
 
@@ -85,6 +99,13 @@ class EndpointTests(SynchronousTestCase):
     def test_valid_endpoints(self) -> None:
         """Valid endpoints have no error."""
         self.assertEqual([(endpoint, error_of(endpoint)) for endpoint in VALID if error_of(endpoint)], [])
+
+    def test_same_address(self) -> None:
+        """Two endpoints have the same address if only one of them can listen."""
+        for first, second in (*SAME, *((second, first) for first, second in SAME)):
+            self.assertTrue(have_same_address(first, second), (first, second))
+        for first, second in (*DIFFERENT, *((second, first) for first, second in DIFFERENT)):
+            self.assertFalse(have_same_address(first, second), (first, second))
 
     @settings(deadline=None)  # an endpoint may load the trusted certificates
     @given(

@@ -33,10 +33,11 @@ def conditions(env: Environ) -> Environ | None:
     return fields if fields.keys() else None
 
 
-def not_modified(env: Environ, etag: str, modified: float | None) -> bool:
+def not_modified(env: Environ, etag: str, modified: float | None, now: float) -> bool:
     """Return whether the client has a representation already (RFC 9110 section 13.2.2).
 
-    etag: its entity tag. modified: its Last-Modified in epoch seconds, or None.
+    etag: its entity tag. modified: its Last-Modified, or None; now: both in epoch seconds. A date in the future is
+    ignored: after the clock was set back, it is that of an older representation.
     """
     if_none_match = env.get_all("if-none-match")
     if if_none_match is not None:
@@ -45,4 +46,4 @@ def not_modified(env: Environ, etag: str, modified: float | None) -> bool:
     if modified is None:
         return False
     since = parse_http_date(",".join(env.get_all("if-modified-since", [])), modified)
-    return since is not None and int(modified) <= since
+    return since is not None and int(modified) <= since <= now

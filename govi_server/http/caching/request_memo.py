@@ -95,7 +95,7 @@ class MemoEntry(Struct):
     def _serialize(self, response: CachedResponse, now: float, server_headers: Fields) -> tuple[bytes, Exchange]:
         """Return the bytes of a response, and the exchange; store the response if it may be sent again."""
         start, rest, body, status = response.serialize(
-            self.method, self._is_unchanged(response), server_headers, self.connection
+            self.method, self._is_unchanged(response, now), server_headers, self.connection
         )
         exchange = self._exchange(status, len(body), response.cache)
         self.serialized = None
@@ -116,10 +116,10 @@ class MemoEntry(Struct):
             latest = self.latest = Exchange(self.method, self.path, status, size, cache, self.module, self.stop)
         return latest
 
-    def _is_unchanged(self, response: CachedResponse) -> bool:
+    def _is_unchanged(self, response: CachedResponse, now: float) -> bool:
         """Return whether the client has the response's representation."""
         return self.condition is not None and not_modified(
-            self.condition, response.representation.etag, response.representation.modified
+            self.condition, response.representation.etag, response.representation.modified, now
         )
 
 
