@@ -47,6 +47,8 @@ class Shown:
     day: date | None = None
     is_live: bool = False
     """Whether the document says that it is of the live feed, and not of a timetable."""
+    minutes: int | None = None
+    """The remaining minutes."""
 
 
 @dataclass(slots=True)
@@ -167,7 +169,7 @@ def board(body: bytes) -> Iterator[Document]:
                 Shown(
                     item["line"], _moment(item["planned"]), expected and _moment(expected),
                     frozenset((item["state"],)), item["destination"], item["line"],
-                    is_live=item["provenance"] == "kv8",
+                    is_live=item["provenance"] == "kv8", minutes=item["minutes"],
                 )
             )  # fmt: skip
         yield document

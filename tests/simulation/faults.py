@@ -113,6 +113,13 @@ class Fault:
         if node.is_up:
             node.kill(pause)
 
+    def _begin_reload(self, world: World) -> None:
+        node = world.node
+        if node.is_up and not world.disk.is_full:
+            node.is_renamed, node.renamed_at = not node.is_renamed, world.scheduler.now
+            world.write_configuration(node)
+            node.reload()
+
     # The engine of several nodes.
 
     def _begin_engine(self, world: World) -> None:
@@ -198,6 +205,15 @@ class Fault:
         world.step_clock(self._node(world), self.amount)
 
 
+def make_reloads(random: Random, hours: float) -> list[Fault]:
+    """Return when the configuration of a world is changed and reloaded."""
+    faults = []
+    at = CALM
+    while (at := at + random.uniform(30, 400)) < 3600 * hours - 150:
+        faults.append(Fault(at, 0.0, "reload"))
+    return faults
+
+
 def make_slow_disk(random: Random, hours: float) -> list[Fault]:
     """Return when the disk of a world is slow."""
     faults = []
@@ -243,7 +259,7 @@ def make_faults(random: Random, world: World) -> list[Fault]:
         elif choice < 0.65:
             gateway = random.choice(list(world.gateways))
             mode = random.choice((*MODES, "late", "late", "late", "late"))
-            if mode in ("closed", "refuse", "late"):
+            if mode in ("closed", "refuse", "late", "silent", "codeless"):
                 seconds *= random.choice((1, 2, 4))
             faults.append(Fault(at, seconds, "gateway", f"{gateway}:{mode}"))
         elif choice < 0.72:

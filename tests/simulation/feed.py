@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,8 @@ class Message:
     text: str
     at: int
     is_deleted: bool = False
+    ends: float = inf
+    """When it is no longer shown, without a deletion."""
 
 
 @dataclass(slots=True)
@@ -327,6 +330,7 @@ class FeedWorld:
         """When it has last published rows, and since when it does so again and again: all journeys may be over."""
         self.messages: dict[str, Message] = {}
         self._n_messages = 0
+        self.ends = Random(f"{world.seed}/ends")
         self.sent: dict[bytes, tuple[bytes, list[Any], float]] = {}
         """The latest messages: their envelope, what they say, and when they were sent."""
         self.n_rows = 0
@@ -454,7 +458,8 @@ class FeedWorld:
         else:
             self._n_messages += 1
             number = str(self._n_messages)
-            message = Message(number, random.choice(STOPS), f"Halte vervalt, nr. {number} <é>", at)
+            ends = at + self.ends.randrange(60, 600) if self.ends.random() < 0.5 else inf
+            message = Message(number, random.choice(STOPS), f"Halte vervalt, nr. {number} <é>", at, ends=ends)
             self.messages[number] = message
         self.publish_message(message)
 
@@ -484,6 +489,8 @@ class FeedWorld:
         else:
             start = self._stamp(self.now - 600)
             fields = {"MessageContent": message.text, "MessageTimeStamp": stamp, "MessageStartTime": start}
+            if message.ends < inf:
+                fields["MessageEndTime"] = self._stamp(message.ends)
             text = rows.general_message(key | fields, published=stamp)
         if "LIN" not in self.faults:
             self.send("/GOVI/KV8generalmessages/LIN", text, [message])

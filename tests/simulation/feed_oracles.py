@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from math import floor
 from operator import itemgetter
@@ -35,6 +36,8 @@ MISSED = 13, 20
 The program waits for five or six intervals, which seem twice as long for minutes after a loss of messages."""
 REPEATED = 36.0
 """Seconds in which a row is repeated while the feed is well."""
+DELAY_OF_MESSAGES = 15.0
+"""Seconds in which the end of a message is in a document that may be stored, or in a stream."""
 MARGIN = 60.0
 """Seconds around the horizon and the present in which a departure may be shown, or not."""
 
@@ -62,6 +65,8 @@ class FeedOracle(Oracle):
         places = []
         is_named = model.is_named(now)
         for shown in document.shown:
+            if "/journey/" in what and now > shown.target[1]:
+                continue  # of what has passed the process may have forgotten all but the timetable
             rows = self.rows_of(shown)
             new = [row for row in rows if row.code == code and row.key not in keys]
             row = next((row for row in new if self.agrees(shown, row, is_named, settled)), None)
@@ -82,6 +87,9 @@ class FeedOracle(Oracle):
                 continue
             places.append(moments(row.day, row.expected)[0])
             heard, silence = now - model.heard[row.key], now - model.operators[row.owner]
+            # It is hidden a minute later, in responses that may be stored for ten seconds.
+            if now > moments(row.day, row.expected)[1] + MARGIN + 10 + settled and not document.is_by_journey:
+                self.found(f"{what}: still has {shown}, though it has left: {row}")
             if not self.agrees(shown, row, is_named, settled):
                 self.found(f"{what}: has {shown}, and the feed {row}, heard {heard:.1f} s ago")
             if silence > STALE + 2 + settled and (shown.is_live or "planned" not in shown.states):
@@ -203,7 +211,12 @@ class FeedOracle(Oracle):
         model = self.world.model
         current = {message.number for message in model.messages.values() if message.code == code}
         known = model.messages | model.gone_messages
-        unsure = {number for number in numbers | current if known[number].at < model.killed_at}
+        unsure = {
+            number
+            for number in numbers | current
+            if known[number].at < model.killed_at or abs(self.now - known[number].ends) < DELAY_OF_MESSAGES
+        }
+        current = {number for number in current if known[number].ends > self.now}
         numbers, current = numbers - unsure, current - unsure
         if numbers != current:
             self.found(f"{what}: has messages {sorted(numbers)}, and the feed {sorted(current)}")
@@ -223,8 +236,22 @@ class LiveDocuments(FeedOracle):
         if exchange.module == "board" and exchange.fields.get("Accept") != "application/json":
             return
         horizon = None if "limit=" in exchange.path else HORIZONS.get(exchange.module)
+        if exchange.module == "board" and exchange.status == 200:
+            self.check_minutes(exchange)
         for document in documents.read(exchange.module, exchange.path, self.world.plain_body(exchange)):
             self.check(str(exchange), document, horizon, SETTLED)
+
+    def check_minutes(self, exchange: Exchange) -> None:
+        """The remaining minutes are not too many for as long as the response may be stored."""
+        match = re.search(r"max-age=(\d+)", exchange.header("cache-control") or "")
+        until = self.now + (int(match[1]) if match else 0) - SETTLED
+        for document in documents.read(exchange.module, exchange.path, self.world.plain_body(exchange)):
+            for shown in document.shown:
+                last = max(shown.expected or shown.target)
+                if shown.minutes and shown.minutes * 60 > last - until:
+                    self.found(f"{exchange}: has {shown}, which leaves in {last - self.now:.0f} s")
+            if "limit=3" in exchange.path and len(document.shown) > 3:
+                self.found(f"{exchange}: has {len(document.shown)} departures")
 
     def check_missing(self, exchange: Exchange) -> None:
         """A stop is not refused while its departures are known."""
@@ -267,7 +294,7 @@ class Streams(FeedOracle):
 
     def tick(self) -> None:
         now, world = self.now, self.world
-        if int(now) % 5 or world.steps:
+        if int(now) % 5 or (world.steps and now - world.steps[-1] < self.BEAT + 3):
             return
         for browser in world.browsers:
             session = browser.session

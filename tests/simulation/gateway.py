@@ -76,6 +76,8 @@ class Answer:
     """When the node acknowledged it with 200 (steady time)."""
     status: int | None = None
     was_repeated: bool = False
+    merged: bool = False
+    """Whether it was sent together with the answer to another question."""
 
 
 class Gateway:
@@ -98,8 +100,12 @@ class Gateway:
         self.reachable_since = -inf
         self.was_asked: dict[Node, float] = {}
         """The nodes that have asked it since it began to misbehave."""
+        self.chunks = Random(f"{world.seed}/gateway/{module}/chunks")
         self.stops = [f"{self.random.randrange(10**7, 10**8)}" for _ in range(10)]
         """The stops that many ask for."""
+        self.doubles = Random(f"{world.seed}/gateway/{module}/doubles")
+        self.merged: dict[Question, Answer] = {}
+        """The questions that are answered together with another one."""
         own = Random(f"{world.seed}/gateway/{module}/habits")
         self.quiet_stops = [f"{own.randrange(10**7, 10**8)}" for _ in range(30)]
         self.all_stops = frozenset((*self.stops, *self.quiet_stops))
@@ -107,6 +113,8 @@ class Gateway:
         """The SequenceNumber of all of its answers; None if it echoes those of questions."""
         self._listening: ListeningSocket | None = None
         self._idle: dict[Node, Wire] = {}
+        self.forgotten = Random(f"{world.seed}/gateway/{module}/forgotten")
+        world.scheduler.after(LATE, self._answer_forgotten)
         self.open()
 
     # Faults.
@@ -228,11 +236,25 @@ class Gateway:
 
     # Answers.
 
+    def _answer_forgotten(self) -> None:
+        """Answer a question that was asked so long ago that the answer is unsolicited."""
+        now = self.world.scheduler.now
+        self.world.scheduler.after(self.forgotten.uniform(20, 90), self._answer_forgotten)
+        questions = [
+            asked[-1]
+            for asked in self.questions.values()
+            if LATE + 2 < now - asked[-1].at < 3 * LATE and self.world.is_current(asked[-1].epoch)
+        ]
+        if questions and not self.world.is_quiet and self.world.engines is None:
+            self.answer(self.forgotten.choice(questions), "forgotten")
+
     def _answer_later(self, question: Question, delay: float, kind: str = "") -> None:
         self.world.scheduler.after(delay, self.answer, question, kind)
 
     def answer(self, question: Question, kind: str = "") -> None:
         """Send the answer to a question, or something in its place."""
+        if kind == "" and question in self.merged:
+            return  # it is in the answer to another question
         stop, number, asked = question.code, self.number or question.number, True
         earlier = [answer for answer in question.answers if answer.kind in ("", "repeat", "numberless", "chopped")]
         if kind == "repeat" and earlier:
@@ -251,7 +273,7 @@ class Gateway:
             body = body.replace(b"</Request>", b"")
         elif kind == "codeless":
             body = b"<html>Internal error</html>" if self.random.random() < 0.5 else b"\x1f\x8b broken"
-        elif kind == "forged":
+        elif kind in ("forged", "forgotten"):
             asked = False
         answer = Answer(
             serial, self.module, stop, question if asked else None, kind, body, self.world.scheduler.now,
@@ -265,7 +287,39 @@ class Gateway:
         if asked:
             question.answers.append(answer)
             question.ended_at = question.ended_at or self.world.scheduler.now
+        together = self._find_another(question) if kind == "" and self.mode == "" else None
+        if together is not None:
+            body = self._merge(body, number, together)
         self._post(body, answer, kind, stop, question)
+
+    def _find_another(self, question: Question) -> Question | None:
+        """Return a question for another stop that may be answered together with one."""
+        now = self.world.scheduler.now
+        others = [
+            asked[-1]
+            for asked in self.questions.values()
+            if asked[-1].ended_at is None
+            and asked[-1].epoch == question.epoch
+            and now - asked[-1].at < 0.5
+            and asked[-1].code in self.all_stops
+        ]
+        is_possible = self.world.engines is None and self.world.is_current(question.epoch)
+        return self.doubles.choice(others) if is_possible and others and self.doubles.random() < 0.5 else None
+
+    def _merge(self, body: bytes, number: str, other: Question) -> bytes:
+        """Return an answer with the board of another question as well."""
+        serial = len(self.answers) + 1
+        point = re.search(b"<TimingPoint>.*</TimingPoint>", self.write(serial, other.code, number, other.node))
+        assert point is not None
+        own = re.sub(b"<TimingPoint>.*</TimingPoint>", lambda match: point[0], body)
+        now = self.world.scheduler.now
+        answer = Answer(serial, self.module, other.code, other, "numberless", own, now, other.epoch, merged=True)
+        self.answers[serial] = answer
+        self.merged[other] = answer
+        other.answers.append(answer)
+        other.ended_at = now
+        self.world.event("merged", f"{self.module} {other.code} {serial}")
+        return body.replace(b"</TimingPoint>", b"</TimingPoint>" + point[0])
 
     def _post(
         self, body: bytes, answer: Answer | None, kind: str, stop: str, question: Question, retries: int = 3
@@ -274,14 +328,20 @@ class Gateway:
         is_gzip = self.random.random() < 0.2 and kind != "codeless"
         data = gzip.compress(body, 1, mtime=0) if is_gzip else body
         expects = self.random.random() < 0.1
+        is_chunked = self.chunks.random() < 0.2
         node = world.balancer.choose(self.module, self.callback_port, question.node)
         head = (
             f"POST /KV55/callback HTTP/1.1\r\nHost: {node.host}:{self.callback_port}\r\n"
-            f"Content-Type: text/xml\r\nContent-Length: {len(data)}\r\n"
+            "Content-Type: text/xml\r\n"
+            + ("Transfer-Encoding: chunked\r\n" if is_chunked else f"Content-Length: {len(data)}\r\n")
             + ("Content-Encoding: gzip\r\n" if is_gzip and self.random.random() < 0.5 else "")
             + ("Expect: 100-continue\r\n" if expects else "")
             + "\r\n"
         ).encode()
+        if is_chunked:
+            middle = self.chunks.randrange(len(data))
+            parts = [part for part in (data[:middle], data[middle:]) if part]
+            data = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
         world.event("callback", f"{self.module} {stop} {kind or 'answer'} {answer.serial if answer else 'again'}")
         is_forged = kind == "forged"
         wire = None if is_forged else self._idle.pop(node, None)
@@ -299,6 +359,9 @@ class Gateway:
             nonlocal has_response
             has_response = True
             world.acknowledged(self, answer, kind, message.status, sent, question, epoch)
+            for other, second in list(self.merged.items()):
+                if second.status is None and b"<TimingPointCode>%b<" % second.code.encode() in body:
+                    world.acknowledged(self, second, "numberless", message.status, sent, other, epoch)
             if message.fields.get("connection") == "close" or kind == "forged" or self.random.random() < 0.3:
                 post.close()
             else:

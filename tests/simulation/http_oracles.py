@@ -42,8 +42,18 @@ class Representations(Oracle):
         key = exchange.path, etag
         known = self.bodies.get(key)
         if exchange.status == 304:
-            if etag != exchange.fields.get("If-None-Match"):
-                self.found(f"{exchange}: 304 with {etag}, to {exchange.fields.get('If-None-Match')}")
+            had = exchange.known.header("etag") if exchange.known is not None else None
+            since, modified, now = (
+                parsedate_to_datetime(value) if value else None
+                for value in (
+                    exchange.fields.get("If-Modified-Since"),
+                    *map(exchange.header, ("last-modified", "date")),
+                )
+            )
+            # A board of another node, or after the clock was set back, may be older than the client's.
+            is_older = since is not None and modified is not None and now is not None and modified <= since <= now
+            if etag != had and not is_older:
+                self.found(f"{exchange}: 304 with {etag}, to {had}")
         elif exchange.method == "HEAD":
             length = int(exchange.header("content-length") or -1)
             if known is not None and known[1] != length:
@@ -72,7 +82,7 @@ class Fields(Oracle):
         if exchange.header("x-content-type-options") != "nosniff" or not exchange.header("content-security-policy"):
             self.found(f"{exchange}: lacks safety headers")
         control = exchange.header("cache-control")
-        if exchange.module in BOARDS and exchange.status != 406 and not control:
+        if exchange.module in BOARDS and exchange.status not in (406, 429) and not control:
             self.found(f"{exchange}: {exchange.status} without Cache-Control")
         if exchange.status >= 400 and control not in (None, "no-store"):
             self.found(f"{exchange}: {exchange.status} with Cache-Control: {control}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from govi_server import tap
 from govi_server.http import event_listeners
+from govi_server.runtime.program import IReloadable
 from tests.simulation.reactor import SimulatedReactor
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Node:
         self.offset = 0.0
         self.is_stopping = False
         self.stopping_at = 0.0
+        self.is_renamed = False
+        """Whether operators may use another name as well."""
+        self.renamed_at = 0.0
         self.pause = 0.0
         self.started_at = 0.0
         self.statistics = directory / "statistics.jsonl"
@@ -77,6 +81,16 @@ class Node:
         self.service.privilegedStartService()
         self.service.startService()
         world.event("start", self.host)
+
+    def reload(self) -> None:
+        """Send SIGHUP."""
+        self.world.event("SIGHUP", self.host)
+        services = [self.service]
+        while services:
+            service = services.pop()
+            if IReloadable.providedBy(service):
+                service.reload()
+            services.extend(getattr(service, "services", ()))
 
     def terminate(self, pause: float = 1.0) -> None:
         """Send SIGTERM: the services stop, and then the process ends. Another one starts after a pause."""

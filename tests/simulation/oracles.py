@@ -11,12 +11,15 @@ import json
 import os
 import re
 from collections import Counter
+from datetime import date
 from math import inf
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from tests.simulation import documents
+from tests.simulation.feed import moments
 from tests.simulation.gateway import BAD, DEADLINE, LATE, UNREACHABLE, Answer, Gateway, Question
-from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Operator, Session, User
+from tests.simulation.users import LINGER_SECONDS, Books, Exchange, Flooder, Operator, Session, User
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
@@ -31,6 +34,16 @@ READ_SECONDS = 5
 """Time between two looks at the statistics log."""
 ROTATE_BYTES = 50_000
 """Size at which the statistics log is rotated."""
+STREAM_SECONDS = 14.0
+"""Time in which a board is in the streams of its stop."""
+FEED_SECONDS = 150.0
+"""Seconds without data and heartbeats after which the feed is down."""
+KEEP = 3
+"""The number of rotated statistics logs that remain."""
+CACHE_BYTES = 1_000_000
+"""Enough for the boards of all stops of a module, with their documents."""
+RESTORE_SECONDS = 5.0
+"""Time in which a process has read its snapshot."""
 BREAKER_PROBE_SECONDS = 1.5
 """Time for the first question after a gateway was unreachable, until which all others still fail."""
 
@@ -107,10 +120,14 @@ class Responses(Oracle):
     def completed(self, exchange: Exchange) -> None:
         status = exchange.status
         if status in self.EXPECTED or exchange.books.is_unclean:
-            if status == 304 and "If-None-Match" not in exchange.fields:
+            if status == 304 and not {"If-None-Match", "If-Modified-Since"} & exchange.fields.keys():
                 self.found(f"{exchange}: 304 to an unconditional request")
             return
         if status == 406 and self.world.step_slack(exchange.sent_at):
+            return
+        if status == 429 and isinstance(exchange.user, Flooder):
+            return
+        if status == 421 and exchange.fields.get("Host") == "renamed.example":
             return
         self.found(f"{exchange}: {exchange.response.first_line if exchange.response else ''}")
 
@@ -139,11 +156,21 @@ class OneQuestion(Oracle):
         super().__init__(world)
         self.accepted_at: dict[tuple[str, str], float] = {}
         """When a board of a module and stop was last accepted."""
+        self.answered: dict[tuple[str, str], tuple[float, int]] = {}
+        """When the latest question of a stop was answered in time, and by which process."""
+        self.probed_at = -inf
+
+    def sent(self, exchange: Exchange) -> None:
+        if isinstance(exchange.user, Operator) and exchange.path == "/ready":
+            self.probed_at = self.now  # which asks for boards that it has
 
     def acknowledged(
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
         epoch: int,
     ) -> None:  # fmt: skip
+        is_last = gateway.questions[question.code][-1] is question and self.now - question.at < DEADLINE - 1
+        if answer is not None and kind == "" and status == 200 and is_last and question.epoch == epoch:
+            self.answered[gateway.module, answer.code] = self.now, epoch
         if answer is not None and status == 200:
             self.accepted_at[gateway.module, answer.code] = self.now
 
@@ -158,12 +185,42 @@ class OneQuestion(Oracle):
         ]
         if self.world.step_slack(question.at - DEADLINE):
             return
+        answered_at, epoch = self.answered.get((gateway.module, question.code), (-inf, 0))
+        is_probe = self.now - self.probed_at < DEADLINE
+        is_fresh = question.at - answered_at < FRESH - 1 and epoch == question.epoch
+        if is_fresh and not (is_probe or self.world.is_tight or self.world.stepped_since(answered_at)):
+            since = question.at - answered_at
+            self.found(f"/{gateway.module}/{question.code}: asked, {since:.1f} s after its board was accepted")
         if self.world.is_tight or gateway.number is not None:
             accepted_at = self.accepted_at.get((gateway.module, question.code), 0.0)
             others = [other for other in others if other.at > accepted_at]
         if others:
             seconds = question.at - others[-1].at
             self.found(f"/{gateway.module}/{question.code}: asked again {seconds:.3f} s after a pending question")
+
+
+class Probes(Oracle):
+    """While a gateway does not accept questions, it is asked one at a time, after those that opened the breaker.
+
+    With other nodes, a question may end for another reason than the gateway's silence, which closes the breaker.
+    """
+
+    FAILURES = 10
+
+    def asked(self, gateway: Gateway, question: Question) -> None:
+        if gateway.mode != "silent" or self.world.engines is not None or self.world.step_slack(question.at - 60):
+            return
+        since = gateway.was_asked[question.node]
+        asked = [
+            other
+            for others in gateway.questions.values()
+            for other in others
+            if other.epoch == question.epoch and other is not question and other.at >= since
+        ]
+        failed = [other for other in asked if question.at - other.at > DEADLINE + 0.5]
+        pending = [other for other in asked if question.at - other.at < DEADLINE - 0.5]
+        if len(failed) > self.FAILURES and pending:
+            self.found(f"/{gateway.module}/{question.code}: asked while {len(pending)} questions are not accepted")
 
 
 class Boards(Oracle):
@@ -182,6 +239,8 @@ class Boards(Oracle):
         """The index of the newest board that a user has seen."""
         self.tainted: dict[tuple[str, str], float] = {}
         """When an answer arrived that names no question of its own, so that it may be matched with any."""
+        self.broken: set[Question] = set()
+        """Questions that have had an unreadable answer."""
         self.accepted: set[Question] = set()
         self.checked: set[tuple[str, int, int]] = set()
         self.etags: dict[tuple[str, str], Answer] = {}
@@ -189,6 +248,8 @@ class Boards(Oracle):
         """The serial numbers of answers that were accepted when it was not known to which question."""
         self.last_stale: dict[tuple[str, str, int], tuple[float, int]] = {}
         """By module, stop and process: when a board was last served stale, and its serial number."""
+        self.saved: dict[tuple[str, str], Answer] = {}
+        """The newest boards that the last process had when it stopped in good order."""
 
     def acknowledged(
         self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
@@ -202,8 +263,20 @@ class Boards(Oracle):
         was_asked = question.epoch == epoch and sent - question.at < LATE - 1
         if kind in ("", "chopped", "repeat", "numberless") and was_asked and status != 200:
             self.found(f"/{key[0]}/{key[1]}: an answer {sent - question.at:.1f} s after its question got {status}")
+        since = sent - LATE - 1
+        was_unreachable = gateway.mode in UNREACHABLE or gateway.reachable_since > since
+        is_asked_again = was_unreachable or any(other.at > since for other in gateway.questions[question.code])
+        if kind == "forgotten" and status != 403 and not is_asked_again and not self.world.stepped_since(since):
+            self.found(f"/{key[0]}/{key[1]}: an answer {sent - question.at:.1f} s after its question got {status}")
         if kind in ("unsolicited", "forged") and status != 403:
             self.found(f"/{key[0]}/{key[1]}: an {kind} callback got {status}")
+        if (
+            kind in ("broken", "codeless")
+            and status == 400
+            and question.epoch == epoch
+            and self.world.engines is None
+        ):
+            self.broken.add(question)
         if kind in ("broken", "codeless") and status != 400:
             self.found(f"/{key[0]}/{key[1]}: an unreadable callback got {status}")
         if answer is None:
@@ -233,6 +306,35 @@ class Boards(Oracle):
         if newest is None or question.index > newest[0]:
             self.newest[key] = question.index, answer
             self.world.scheduler.after(1.0, self.check_waiters, key, sent, epoch)
+
+    def tick(self) -> None:
+        """A stream of a board shows the newest one, or one that is newer than the program may know."""
+        world, now = self.world, self.now
+        if world.feed is not None or world.engines is not None or int(now) % 5:
+            return
+        gateway = next(iter(world.gateways.values()))
+        for browser in world.browsers:
+            session, key = browser.session, (gateway.module, browser.path.split("?")[0].split("/")[2])
+            newest = self.newest.get(key)
+            is_open = session is not None and session.is_streaming and session.is_usable and not session.wire.paused
+            if newest is None or not is_open or not browser.board or browser.opened_at > now - STREAM_SECONDS:
+                continue
+            if (newest[1].accepted_at or now) > now - STREAM_SECONDS or now - self.tainted.get(key, -LATE) < LATE:
+                continue
+            possible = [
+                answer
+                for answer in gateway.answers.values()
+                if answer.code == key[1]
+                and answer.kind not in ("broken", "codeless")
+                and (
+                    (answer.question is not None and answer.question.index >= newest[0])
+                    or (answer.accepted_at or 0) > now - STREAM_SECONDS
+                )
+            ]
+            for document in documents.board(browser.board):
+                times = {shown.target for shown in document.shown}
+                if not any(times <= planned_in(answer.body) for answer in possible):
+                    self.found(f"{browser.name}: does not show answer {newest[1].serial}, but {document.shown}")
 
     def is_cut_off(self, status: int, epoch: int) -> bool:
         """Return whether a process has stopped while it offered a callback to other nodes."""
@@ -271,7 +373,11 @@ class Boards(Oracle):
         assert exchange.response is not None
         etag = exchange.header("etag") or ""
         if exchange.status == 304:
-            answer = self.etags.get((exchange.path, exchange.fields["If-None-Match"]))
+            known = exchange.known
+            assert known is not None
+            if known.header("etag") != etag:
+                return  # by its date, see Representations
+            answer = self.etags.get((exchange.path, etag))
             if answer is None:
                 self.found(f"{exchange}: 304 for an unknown entity tag")
                 return
@@ -331,7 +437,9 @@ class Boards(Oracle):
 
     def refreshes_since(self, gateway: Gateway, exchange: Exchange) -> float:
         """Return since when a board that is served stale is refreshed; inf if it cannot be."""
-        return gateway.healthy_since + 17  # questions may be under way, and then the breaker open, until then
+        # Until then, questions may be under way, or the breaker open: for idle processes, until their first question.
+        first = gateway.was_asked.get(exchange.node, -inf)
+        return max(gateway.healthy_since + 17, first + BREAKER_PROBE_SECONDS)
 
     def check_order(self, key: tuple[str, str], exchange: Exchange, answer: Answer) -> None:
         question = answer.question
@@ -373,6 +481,12 @@ class Boards(Oracle):
         if exchange.method == "HEAD":
             return
         questions = gateway.questions.get(key[1], [])
+        last = questions[-1] if questions else None
+        is_broken = last is not None and last.epoch == exchange.epoch and last in self.broken
+        kinds = {answer.kind for answer in last.answers} if last is not None else set()
+        is_broken = is_broken and kinds <= {"broken", "codeless"}
+        if is_broken and last is not None and last.at < exchange.sent_at + 1 and exchange.status != 502:
+            self.found(f"{exchange}: {exchange.status}, though the answer was unreadable")
         if not questions or self.now - questions[-1].at > DEADLINE + 1.5:
             self.found(f"{exchange}: {exchange.status}, though the gateway was not asked")
 
@@ -389,6 +503,9 @@ class Boards(Oracle):
 
     def stored(self, key: tuple[str, str], exchange: Exchange) -> Answer | None:
         """Return the newest board that a process had when a request was sent."""
+        saved = self.saved.get(key)
+        if saved is not None and exchange.sent_at > exchange.node.started_at + RESTORE_SECONDS:
+            return saved
         _, answer = self.newest.get(key, (0, None))
         if answer is None or answer.epoch != exchange.epoch or (answer.accepted_at or 0) >= exchange.sent_at:
             return None
@@ -398,8 +515,24 @@ class Boards(Oracle):
         self.accepted.clear()
         self.last_stale.clear()
         self.seen.clear()
+        newest = {key: answer for key, (_, answer) in self.newest.items() if answer.epoch == node.epoch}
+        self.saved = {
+            key: answer
+            for key, answer in ((self.saved | newest) if clean else {}).items()
+            if self.now - answer.sent_at < STALE and (answer.accepted_at or inf) < node.stopping_at
+        }
         if not clean:  # the snapshot may be a minute old
             self.newest.clear()
+
+
+def planned_in(data: bytes) -> set[documents.Moments]:
+    """Return the planned times of an answer, as a board may write them."""
+    times = set()
+    for trip in ElementTree.fromstring(data).iter("Trip"):
+        hours, minutes, seconds = map(int, (trip.findtext("TargetDepartureTime") or "").split(":"))
+        day = date.fromisoformat(trip.findtext("OperatingDate") or "")
+        times |= {(moment, moment) for moment in moments(day, hours * 3600 + minutes * 60 + seconds)}
+    return times
 
 
 def flatten(data: bytes) -> list[tuple[str, str]]:
@@ -460,6 +593,9 @@ class Statistics(Oracle):
             self.connections += line["end"] != "open"
             if not 0 <= line["duration"] < 62_000 and not self.world.steps:
                 self.found(f"a connection of {line['duration']} ms: {text[:200]!r}")
+            statuses = [request["status"] for request in line["requests"]]
+            if line["end"] not in ("open", "timeout") and statuses[-1:] == [406]:
+                self.found(f"ended by {line['end']!r} after its deadline: {text[:300]!r}")
             for request in line["requests"]:
                 module = request.get("module", "other" if request["path"] else "")
                 self.requests[module, str(request["status"] or "none"), request["cache"]] += 1
@@ -496,6 +632,11 @@ class Statistics(Oracle):
     def tick(self) -> None:
         if int(self.now) % READ_SECONDS == 0:
             self.read()
+            rotated = [
+                path for path in self.node.directory.iterdir() if re.fullmatch(r"stat.*\.jsonl\.\d+", path.name)
+            ]
+            if len(rotated) > KEEP:
+                self.found(f"{len(rotated)} rotated logs remain, instead of {KEEP}")
 
     def check_request(self, request: dict[str, Any]) -> None:
         phases = request["phases"]
@@ -512,6 +653,10 @@ class Statistics(Oracle):
             self.found(f"phases too long: {request}")
         if request["cache"] in ("miss", "joined") and request["status"] == 200 and "wait" not in phases:
             self.found(f"no time of waiting: {request}")
+        busy = {name: time for name, time in phases.items() if name in ("parse", "lookup", "render")}
+        is_board = request.get("module") in self.world.gateways
+        if is_board and sum(busy.values()) > 100 + 1000 * self.world.disk.slack and not self.world.steps:
+            self.found(f"work that takes no time in this world: {request}")
         if request["cache"] == "hit" and request["status"] == 200 and phases.get("wait", 0) > 1:
             self.found(f"a hit that has waited: {request}")
 
@@ -572,6 +717,26 @@ class Gauges(Oracle):
         for operator in self.world.operators.values():
             operator.ask("/metrics", self.check)
 
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.answered: Counter[tuple[str, int]] = Counter()
+        """Callbacks that each process has accepted, by module."""
+
+    def acknowledged(
+        self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        self.answered[gateway.module, epoch] += status == 200
+
+    def check_gateway(self, name: str, module: str, count: int, exchange: Exchange) -> None:
+        """Neither more acknowledgements than questions, nor more answers than were accepted, and not hardly any."""
+        questions = self.world.gateways[module].questions.values()
+        most = sum(question.epoch == exchange.epoch for asked in questions for question in asked)
+        if "callback" in name:
+            most = self.answered[module, exchange.epoch]
+        if not most / 3 - 3 <= count <= most and self.world.engines is None:
+            self.found(f"{name} is {count}, of {most}")
+
     def check(self, exchange: Exchange) -> None:
         assert exchange.response is not None
         totals: Counter[tuple[str, str, str]] = Counter()
@@ -590,6 +755,8 @@ class Gauges(Oracle):
                 totals[labels["module"], labels["status"], labels["cache"]] += int(float(value))
             if name.startswith("govi_request_phase_seconds_count") and float(value):
                 phases[labels["phase"]] = int(float(value))
+            if name.startswith("govi_gateway_") and name.partition("{")[0].endswith("_seconds_count"):
+                self.check_gateway(name, labels["module"], int(float(value)), exchange)
             if name == "govi_response_bytes_total":
                 n_bytes = float(value)
             if name.startswith("govi_connections_ended_total"):
@@ -606,6 +773,38 @@ class Gauges(Oracle):
             self.found(f"govi_response_bytes_total is {n_bytes}, and in the statistics {statistics.bytes}")
         if ended != statistics.connections:
             self.found(f"govi_connections_ended_total is {ended}, and in the statistics {statistics.connections}")
+
+
+class GatewayStreams(Oracle):
+    """A stream of a gateway's board is never silent, and shows nothing as live after a minute without a board."""
+
+    BEAT, DELAY = 10.0, 14.0
+    LIVE = (b'"state":"on_time"', b'"state":"late"', b'"state":"early"', b'"state":"stopped"')
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.accepted_at: dict[str, float] = {}
+
+    def acknowledged(
+        self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        if status == 200:
+            self.accepted_at[answer.code if answer is not None else question.code] = self.now
+
+    def tick(self) -> None:
+        if self.world.feed is not None or int(self.now) % 5 or self.world.stepped_since(self.now - FRESH):
+            return
+        for browser in self.world.browsers:
+            session, code = browser.session, browser.path.split("?")[0].split("/")[2]
+            if session is None or not session.is_streaming or not session.is_usable or session.wire.paused:
+                continue
+            if self.now - browser.last_data > self.BEAT + 3:
+                self.found(f"{browser.name}: no event for {self.now - browser.last_data:.1f} s")
+            silence = self.now - self.accepted_at.get(code, -inf)
+            is_settled = self.now - browser.opened_at > self.DELAY and silence > FRESH + self.DELAY
+            if is_settled and any(state in browser.board.replace(b" ", b"") for state in self.LIVE):
+                self.found(f"{browser.name}: shows live departures, though the board is {silence:.0f} s old")
 
 
 class Health(Oracle):
@@ -625,6 +824,10 @@ class Health(Oracle):
         if not node.is_up or now - node.started_at < 60 or world.step_slack(now - 60):
             return
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in BAD]
+        silence = now - max(world.model.last, node.started_at)
+        is_silent = world.feed is not None and {"silent", "restart"} & {*world.feed.faults}
+        if exchange.status == 200 and is_silent and silence > FEED_SECONDS:
+            self.found(f"/ready is 200, though nothing of the feed was received for {silence:.0f} s")
         if exchange.status == 200:
             for gateway in bad:
                 is_known = node in gateway.was_asked or gateway.mode == "closed"
@@ -644,9 +847,43 @@ class Bounds(Oracle):
     def completed(self, exchange: Exchange) -> None:
         if exchange.path != "/status.json" or not isinstance(exchange.user, Operator) or exchange.status != 200:
             return
+        model, started_at = self.world.model, exchange.node.started_at
+        current = [message.at for message in model.messages.values() if message.at > started_at + 30]
         for usage in json.loads(self.world.plain_body(exchange))["limits"]:
+            if (
+                usage["name"] == "general messages"
+                and not usage["used"]
+                and len(current) > 4
+                and not self.world.steps
+            ):
+                self.found(f"none of {len(current)} messages is stored")
             if usage["limit"] is not None and usage["used"] > usage["limit"]:
                 self.found(f"{usage['name']}: {usage['used']}, though {usage['setting']} is {usage['limit']}")
+
+
+class Timetables(Oracle):
+    """A GTFS file is used soon after its server is well, although the first attempts have failed."""
+
+    RETRY = 700.0
+    """The pause after the second attempt, and the time for the file."""
+    LOST = ("missing", "truncated", "silent", "reset")
+    """Modes after which the same file may be had; others are refused for long."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.lost_at = self.now
+        self.is_excused = False
+
+    def tick(self) -> None:
+        gtfs, world = self.world.gtfs, self.world
+        if gtfs is None or world.steps or self.is_excused:
+            return
+        if any(source == "gtfs" for source, _ in world.model.timetables) or gtfs.mode not in ("", *self.LOST):
+            self.is_excused = True
+        elif gtfs.mode or not world.node.is_up or world.disk.is_full:
+            self.lost_at = self.now
+        elif self.now - self.lost_at > self.RETRY:
+            self.found(f"no GTFS file is used, {self.now - self.lost_at:.0f} s after its server was well")
 
 
 class NoErrors(Oracle):
@@ -664,7 +901,10 @@ class NoErrors(Oracle):
             self.found(f"logged: {text}" + (f"\n{failure.getTraceback()}" if failure is not None else ""))
 
 
-ORACLES = (Deadlines, Responses, NoCuts, OneQuestion, Boards, Gauges, Health, Bounds, NoErrors)
+ORACLES = (
+    Deadlines, Responses, NoCuts, OneQuestion, Probes, Boards, Gauges, GatewayStreams, Health, Bounds, Timetables,
+    NoErrors,
+)  # fmt: skip
 """The rules of a world, besides the Statistics of each node."""
 
 

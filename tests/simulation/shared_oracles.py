@@ -278,6 +278,9 @@ class OneQuestionForAll(SharedOracle):
             return  # without its number, it may be taken for a repeated one
         if question.ended_at is not None and question.ended_at < answer.sent_at:  # by something in its place
             return
+        others = [other for other in gateway.questions[question.code] if other.epoch != question.epoch]
+        if any(other.number == question.number and abs(other.at - question.at) < 2 * LATE for other in others):
+            return  # nodes use the same numbers: taken for a repeated one after a late answer to the other
         key = gateway.module, answer.code
         if key not in self.answered or self.answered[key][1].index < question.index:  # a later one is not replaced
             self.answered[key] = self.now, question

@@ -291,10 +291,12 @@ class Display(User):
         self.gzip = random.random() < 0.4
         self.conditional = random.random() < 0.4
         self.heads = 0.1 if random.random() < 0.3 else 0.0
+        self.by_date = Random(f"{self.world.seed}/dates/{self.number}").random() < 0.5
         self.closes = random.random() < 0.3
         if random.random() < 0.2:
             self.interval = (3.0, 12.0)
         self.known: dict[str, Exchange] = {}
+        self.bodies = Random(f"{self.world.seed}/bodies/{self.number}")
         self.is_waiting = False
 
     def use(self) -> None:
@@ -306,7 +308,9 @@ class Display(User):
         path = random.choice(self.paths)
         fields = {"Accept-Encoding": "gzip"} if self.gzip else {}
         known = self.known.get(path)
-        if self.conditional and known is not None and known.header("etag"):
+        if self.conditional and known is not None and known.header("last-modified") and self.by_date:
+            fields["If-Modified-Since"] = known.header("last-modified") or ""
+        elif self.conditional and known is not None and known.header("etag"):
             fields["If-None-Match"] = known.header("etag") or ""
         if self.closes:
             fields["Connection"] = "close"
@@ -315,7 +319,16 @@ class Display(User):
         method = "HEAD" if random.random() < self.heads else "GET"
         session.on_response = self._responded
         self.is_waiting = True
-        session.request(method, path, fields).known = known if "If-None-Match" in fields else None
+        body = b""
+        if self.bodies.random() < 0.1:  # which no module reads, and which must not be taken for a request
+            body = b"GET /kv55/1 HTTP/1.1\r\nHost: x\r\n\r\n"
+            if method == "GET" and self.bodies.random() < 0.5:
+                fields["Transfer-Encoding"] = "chunked"
+                body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            else:
+                fields["Content-Length"] = str(len(body))
+        is_conditional = "If-None-Match" in fields or "If-Modified-Since" in fields
+        session.request(method, path, fields, body).known = known if is_conditional else None
 
     def _responded(self, exchange: Exchange) -> None:
         if exchange.method == "GET" and exchange.status == 200:
@@ -513,6 +526,48 @@ class Hostile(User):
         self.world.scheduler.after(random.random() * 20, session.close, random.random() < 0.5)
 
 
+BURST, RATE = 100, 20
+"""Requests of one client that may arrive together, and in a second from then on."""
+
+
+class Flooder(User):
+    """Requests one board more often than it may, now and then."""
+
+    interval = (100.0, 300.0)
+    CONNECTIONS, REQUESTS = 8, 40
+
+    def prepare(self) -> None:
+        self.path = self.world.display_paths(self.random, 1)[0]
+
+    def use(self) -> None:
+        self.n_served = self.n_rejected = 0
+        self.n_open = self.CONNECTIONS
+        self.began = self.world.scheduler.now
+        for _ in range(self.CONNECTIONS):
+            session = Session(self)
+            session.on_response = partial(self._responded, session)
+            session.on_end = self._ended
+            session.request("GET", self.path)
+
+    def _responded(self, session: Session, exchange: Exchange) -> None:
+        is_rejected = exchange.status == 429
+        self.n_rejected += is_rejected
+        self.n_served += not is_rejected
+        if self.n_served < self.CONNECTIONS * self.REQUESTS and session.is_usable and not is_rejected:
+            session.request("GET", self.path)
+        else:
+            session.close()
+
+    def _ended(self) -> None:
+        self.n_open -= 1
+        if self.n_open:
+            return
+        seconds = self.world.scheduler.now - self.began
+        if self.n_served > BURST + RATE * seconds + 1 and not self.world.steps:
+            self.world.found("limits", f"{self.name}: {self.n_served} requests were served in {seconds:.1f} s")
+        self.next()
+
+
 class LiveDisplay(Display):
     """Polls boards of the live feed in several forms."""
 
@@ -526,13 +581,27 @@ class Operator(User):
 
     interval = (10.0, 28.0)
 
+    def prepare(self) -> None:
+        self.names = Random(f"{self.world.seed}/names/{self.number}")
+
     def choose_node(self) -> Node:
         return self.node
 
     def use(self) -> None:
+        if self.names.random() < 0.2:
+            self.ask("/status", self.responded_to_name, "renamed.example")
+            return
         self.ask(self.random.choice(("/ready", "/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))
 
-    def ask(self, path: str, then: Callable[[Exchange], object] | None = None) -> None:
+    def responded_to_name(self, exchange: Exchange) -> None:
+        """The name in force is that of the last reload."""
+        node, world = exchange.node, self.world
+        is_settled = exchange.sent_at > max(node.renamed_at, node.started_at) + 1
+        if is_settled and node.is_up and (exchange.status == 421) == node.is_renamed:
+            world.found("reloads", f"{exchange}: {exchange.status}, though is_renamed is {node.is_renamed}")
+        self.next()
+
+    def ask(self, path: str, then: Callable[[Exchange], object] | None = None, host: str = "127.0.0.1") -> None:
         session = Session(self, 8081)
         session.on_end = self.next if then is None else (lambda: None)
 
@@ -542,4 +611,4 @@ class Operator(User):
                 then(exchange)
 
         session.on_response = responded
-        session.request("GET", path, {"Host": "127.0.0.1"})
+        session.request("GET", path, {"Host": host})

@@ -21,8 +21,8 @@ from tests.simulation import oracles
 from tests.simulation.balancer import Balancer
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Engines, make_engine_faults
-from tests.simulation.faults import Fault, make_faults, make_slow_disk
-from tests.simulation.feed import ADDRESS, LINES, LIVE_LINES, STOPS, FeedWorld, Model
+from tests.simulation.faults import Fault, make_faults, make_reloads, make_slow_disk
+from tests.simulation.feed import ADDRESS, LEVELS, LINES, LIVE_LINES, STOPS, FeedWorld, Model, moments, starts
 from tests.simulation.feed_oracles import FEED_ORACLES
 from tests.simulation.gateway import ZONE, Answer, Gateway, Question
 from tests.simulation.gtfs import URL, GtfsServer
@@ -32,10 +32,13 @@ from tests.simulation.node import Node
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.shared_oracles import SHARED_ORACLES, OneQuestionForAll, SharedBoards
 from tests.simulation.users import (
+    BURST,
+    RATE,
     Browser,
     Commuter,
     Display,
     Exchange,
+    Flooder,
     HangsUp,
     Hostile,
     LiveDisplay,
@@ -47,6 +50,8 @@ from tests.simulation.users import (
 )
 from tests.simulation.zeromq import ZeroMQ
 
+RENAMED = "renamed.example"
+"""A name of the operators' port that a reloaded configuration may have."""
 N_USERS = 50
 TRACE = 60
 """Events that a failure shows."""
@@ -147,6 +152,7 @@ class World:
         self.oracles: list[oracles.Oracle] = [*self.statistics.values(), *(rule(self) for rule in rules)]
         self.faults = make_faults(Random(f"{seed}/faults"), self)
         self.faults += make_slow_disk(Random(f"{seed}/slow disk"), hours)
+        self.faults += make_reloads(Random(f"{seed}/reloads"), hours)
         if self.engines is not None:
             self.faults += make_engine_faults(Random(f"{seed}/engine faults"), hours)
         self.faults.sort(key=lambda fault: fault.at)
@@ -158,6 +164,7 @@ class World:
         kinds += [Commuter] * 6
         if self.feed is not None:
             kinds += [LiveDisplay] * 14
+        kinds.append(Flooder)
         self.operators = {node: Operator(self, node, n * N_USERS) for n, node in enumerate(self.nodes)}
         self.users: list[User] = []
         for number in range(1, N_USERS):
@@ -196,14 +203,19 @@ class World:
         if self.feed is not None:
             lines += ["[modules.live]", 'source = "kv78turbo"', "[feed]", f'addresses = ["{ADDRESS}"]']
             lines.append(f'gtfs = "{URL if self.gtfs is not None else ""}"')
+        lines += ["[access]", f"burst = {BURST}", f"rate = {RATE}"]
         if self.is_tight:
             lines += TIGHT
+        else:
+            lines += ["[cache]", f"bytes = {oracles.CACHE_BYTES}"]
         if self.engines is not None:
             lines += ["[share]", f'url = "{self.engines.url}"']
         lines += [
-            "[statistics]", f'file = "{node.statistics}"', f"rotate = {oracles.ROTATE_BYTES}", "keep = 100",
+            "[statistics]", f'file = "{node.statistics}"',
+            f"rotate = {oracles.ROTATE_BYTES}", f"keep = {oracles.KEEP}",
             "[snapshot]", f'file = "{node.snapshot}"',
-            "[admin]", 'listen = "tcp:8081"', 'hosts = ["departures.example"]',
+            "[admin]", 'listen = "tcp:8081"',
+            f"hosts = {['departures.example', RENAMED] if node.is_renamed else ['departures.example']}",
         ]  # fmt: skip
         (node.directory / "govi-cache.toml").write_text("\n".join(lines) + "\n")
 
@@ -455,7 +467,12 @@ class World:
             f"{siri}{code}", f"{siri}{another}", f"/board/{code}", f"/live/{code},{another}?limit=3",
             f"/tpc/{code}/departures", f"/line/{LINES[line]}_{line}_1{random.choice(('', '/actuals'))}",
         )  # fmt: skip
-        return [random.choice(forms[:3]), *random.sample(forms, 2)]
+        middle = self.begin + 1800
+        day = datetime.fromtimestamp(middle - 5 * 3600, ZONE).date()
+        near = [number for number, start in starts(line) if abs(moments(day, start)[0] - middle) < 1800]
+        number = random.choice(near or [1001])
+        journey = f"/journey/{LINES[line]}_{LEVELS[line]}_{line}_{number}_0"
+        return [random.choice(forms[:3]), *random.sample(forms, 2), journey]
 
     @property
     def digest(self) -> str:
