@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -188,8 +189,8 @@ def uvicorn(name: str, folder: Path, port: int, app: str, path: str) -> Abstract
 def peer(server: Peer, port: int, govi: int, path: str, folder: Path) -> AbstractContextManager[Running]:
     """Run another server in a context; it serves the response of govi-cache to a path."""
     body = urllib.request.urlopen(f"http://127.0.0.1:{govi}{path}").read()
-    directory = folder / f"{port}"
-    directory.mkdir()
+    directory = Path(tempfile.mkdtemp(dir=folder))
+    directory.chmod(0o755)  # varnish reads it as another user
     file = directory / path.lstrip("/")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(body)
