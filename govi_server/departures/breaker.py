@@ -58,11 +58,12 @@ class CircuitBreaker:
 
     def board(self, code: str) -> Deferred[Board]:
         """Request a board from the source; fails with SourceUnreachable while the breaker is open."""
-        if self.state == "open" and not 0 < self._open_until - self._clock.seconds() <= self._limits.pause:
+        is_probe = self.state == "open" and not 0 < self._open_until - self._clock.seconds() <= self._limits.pause
+        if is_probe:
             self.state = "half-open"
         elif self.state != "closed":
             return fail(SourceUnreachable(self._last_error))
-        return self._source.board(code).addCallbacks(self._succeeded, self._failed)
+        return self._source.board(code).addCallbacks(self._succeeded, self._failed, errbackArgs=(is_probe,))
 
     def _succeeded(self, board: Board) -> Board:
         self._close()
@@ -72,22 +73,26 @@ class CircuitBreaker:
         self._failures = 0
         self.state = "closed"
 
-    def _failed(self, failure: Failure) -> Failure:
+    def _failed(self, failure: Failure, is_probe: bool) -> Failure:
         if not failure.check(SourceUnreachable):  # or cancelled since the board has arrived at another node
             self._close()
             return failure
         self._failures += 1
         self._last_error = failure.getErrorMessage()
-        if self._failures >= self._limits.failures:
-            if self.state == "closed":
-                self.incidents.add(
-                    "opened",
-                    "{source}: circuit breaker opened after {failures}; probing every {pause:g} s ({reason})",
-                    source=self._name,
-                    failures=pluralize(self._failures, "failure"),
-                    pause=self._limits.pause,
-                    reason=self._last_error,
-                )
-            self.state = "open"
-            self._open_until = self._clock.seconds() + self._limits.pause
+        if self.state == "closed" and self._failures >= self._limits.failures:
+            self.incidents.add(
+                "opened",
+                "{source}: circuit breaker opened after {failures}; probing every {pause:g} s ({reason})",
+                source=self._name,
+                failures=pluralize(self._failures, "failure"),
+                pause=self._limits.pause,
+                reason=self._last_error,
+            )
+            self._open()
+        elif self.state == "half-open" and is_probe:  # not a request of before, or there would be a second probe
+            self._open()
         return failure
+
+    def _open(self) -> None:
+        self.state = "open"
+        self._open_until = self._clock.seconds() + self._limits.pause

@@ -136,6 +136,24 @@ class BreakerTests(SynchronousTestCase):
         self.source.results[-1].callback(BOARD)
         self.assertIs(self.successResultOf(waiting), BOARD)
 
+    def test_failure_of_earlier_request_permits_no_probe(self) -> None:
+        """The failure of a request that was sent before it opened neither extends the pause nor ends the probe."""
+        earlier = [self.breaker.board(BOARD.code) for _ in range(2)]
+        self.open()
+        results = self.source.results[:2]
+        self.clock.advance(4)
+        results[0].errback(SourceUnreachable("refused"))
+        self.failureResultOf(earlier[0], SourceUnreachable)
+        self.clock.advance(1)
+        probe = self.breaker.board(BOARD.code)
+        self.assertNoResult(probe)
+        results[1].errback(SourceUnreachable("refused"))
+        self.failureResultOf(earlier[1], SourceUnreachable)
+        self.clock.advance(5)
+        self.assert_fails_fast()
+        self.source.results[-1].callback(BOARD)
+        self.assertIs(self.successResultOf(probe), BOARD)
+
     def test_successful_probe_closes(self) -> None:
         """A successful probe closes it."""
         self.open()

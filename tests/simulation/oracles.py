@@ -169,6 +169,8 @@ class OneQuestion(Oracle):
         epoch: int,
     ) -> None:  # fmt: skip
         is_last = gateway.questions[question.code][-1] is question and self.now - question.at < DEADLINE - 1
+        # Without numbers, a late answer to an earlier question has perhaps resolved this one.
+        is_last = is_last and self.accepted_at.get((gateway.module, question.code), 0.0) < question.at
         if answer is not None and kind == "" and status == 200 and is_last and question.epoch == epoch:
             self.answered[gateway.module, answer.code] = self.now, epoch
         if answer is not None and status == 200:
@@ -217,9 +219,10 @@ class Probes(Oracle):
             for other in others
             if other.epoch == question.epoch and other is not question and other.at >= since
         ]
-        failed = [other for other in asked if question.at - other.at > DEADLINE + 0.5]
-        pending = [other for other in asked if question.at - other.at < DEADLINE - 0.5]
-        if len(failed) > self.FAILURES and pending:
+        failed = sorted(other.at + DEADLINE + 0.5 for other in asked if question.at - other.at > DEADLINE + 0.5)
+        opened_at = failed[self.FAILURES] if len(failed) > self.FAILURES else inf
+        pending = [other for other in asked if other.at > max(opened_at, question.at - DEADLINE + 0.5)]
+        if pending:
             self.found(f"/{gateway.module}/{question.code}: asked while {len(pending)} questions are not accepted")
 
 
@@ -235,8 +238,8 @@ class Boards(Oracle):
         super().__init__(world)
         self.newest: dict[tuple[str, str], tuple[int, Answer]] = {}
         """By module and stop: the index of the question of the newest board that the program has accepted."""
-        self.seen: dict[tuple[User, str, str], int] = {}
-        """The index of the newest board that a user has seen."""
+        self.seen: dict[tuple[User, str, str], tuple[int, float]] = {}
+        """The index of the newest board that a user has seen, and when."""
         self.tainted: dict[tuple[str, str], float] = {}
         """When an answer arrived that names no question of its own, so that it may be matched with any."""
         self.broken: set[Question] = set()
@@ -319,7 +322,7 @@ class Boards(Oracle):
             is_open = session is not None and session.is_streaming and session.is_usable and not session.wire.paused
             if newest is None or not is_open or not browser.board or browser.opened_at > now - STREAM_SECONDS:
                 continue
-            if (newest[1].accepted_at or now) > now - STREAM_SECONDS or now - self.tainted.get(key, -LATE) < LATE:
+            if (newest[1].accepted_at or now) > now - STREAM_SECONDS or self.is_tainted(key):
                 continue
             possible = [
                 answer
@@ -448,12 +451,14 @@ class Boards(Oracle):
         if self.is_tainted(key) or answer.serial in self.doubtful:
             return
         seen = (exchange.user, *key)
-        if question.index < self.seen.get(seen, 0):
+        index, seen_at = self.seen.get(seen, (0, 0.0))
+        if question.index < index and exchange.sent_at >= seen_at:
             self.found(
                 f"{exchange}: has an older board than before: answer {answer.serial} of question {question.index}, "
-                f"after one of question {self.seen[seen]}"
+                f"after one of question {index}"
             )
-        self.seen[seen] = question.index
+        if question.index >= index:
+            self.seen[seen] = question.index, self.now
         newest = self.newest.get(key)
         if newest is not None and question.index < newest[0] and (newest[1].accepted_at or 0) < exchange.sent_at:
             self.found(
@@ -815,6 +820,16 @@ class Health(Oracle):
 
     DELAY = 20.0
 
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.heard_at = self.now
+        """When the feed last sent anything, heartbeats included."""
+
+    def tick(self) -> None:
+        feed = self.world.feed
+        if feed is None or not {"silent", "restart"} & {*feed.faults}:
+            self.heard_at = self.now
+
     def completed(self, exchange: Exchange) -> None:
         if exchange.path != "/ready" or not isinstance(exchange.user, Operator):
             return
@@ -824,9 +839,8 @@ class Health(Oracle):
         if not node.is_up or now - node.started_at < 60 or world.step_slack(now - 60):
             return
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in BAD]
-        silence = now - max(world.model.last, node.started_at)
-        is_silent = world.feed is not None and {"silent", "restart"} & {*world.feed.faults}
-        if exchange.status == 200 and is_silent and silence > FEED_SECONDS:
+        silence = now - max(self.heard_at, node.started_at)
+        if exchange.status == 200 and silence > FEED_SECONDS:
             self.found(f"/ready is 200, though nothing of the feed was received for {silence:.0f} s")
         if exchange.status == 200:
             for gateway in bad:
@@ -848,7 +862,11 @@ class Bounds(Oracle):
         if exchange.path != "/status.json" or not isinstance(exchange.user, Operator) or exchange.status != 200:
             return
         model, started_at = self.world.model, exchange.node.started_at
-        current = [message.at for message in model.messages.values() if message.at > started_at + 30]
+        current = [
+            message.at
+            for message in model.messages.values()
+            if message.at > started_at + 30 and message.ends > self.now + SLACK
+        ]
         for usage in json.loads(self.world.plain_body(exchange))["limits"]:
             if (
                 usage["name"] == "general messages"
