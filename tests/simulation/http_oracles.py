@@ -8,7 +8,8 @@ import zlib
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
 
-from tests.simulation.oracles import FRESH, Oracle
+from tests.simulation.gateway_oracles import FRESH
+from tests.simulation.oracles import Oracle
 from tests.simulation.users import Exchange, Operator
 
 MAX_AGE = 10

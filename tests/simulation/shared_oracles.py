@@ -12,7 +12,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from tests.simulation.gateway import DEADLINE, LATE, Answer, Gateway, Question
-from tests.simulation.oracles import FRESH, STALE, Boards, Oracle
+from tests.simulation.gateway_oracles import FRESH, STALE, Boards
+from tests.simulation.oracles import Oracle
 from tests.simulation.users import Exchange, Operator
 
 if TYPE_CHECKING:

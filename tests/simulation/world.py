@@ -17,7 +17,6 @@ from typing import Any
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
-from tests.simulation import oracles
 from tests.simulation.balancer import Balancer
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Engines, make_engine_faults
@@ -25,12 +24,15 @@ from tests.simulation.faults import Fault, make_faults, make_reloads, make_slow_
 from tests.simulation.feed import ADDRESS, LEVELS, LINES, LIVE_LINES, STOPS, FeedWorld, Model, moments, starts
 from tests.simulation.feed_oracles import FEED_ORACLES
 from tests.simulation.gateway import ZONE, Answer, Gateway, Question
+from tests.simulation.gateway_oracles import GATEWAY_ORACLES, Boards, OneQuestion
 from tests.simulation.gtfs import URL, GtfsServer
 from tests.simulation.http_oracles import HTTP_ORACLES
 from tests.simulation.network import Network, Socket
 from tests.simulation.node import Node
+from tests.simulation.oracles import ORACLES, Oracle
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.shared_oracles import SHARED_ORACLES, OneQuestionForAll, SharedBoards
+from tests.simulation.statistics_oracles import KEEP, ROTATE_BYTES, Gauges, Statistics
 from tests.simulation.users import (
     BURST,
     RATE,
@@ -60,6 +62,8 @@ CYCLE = 1800.0
 QUIET = 60.0
 """Seconds of a quiet time: all deadlines pass in it."""
 STEP_MEMORY = 3.0
+CACHE_BYTES = 1_000_000
+"""Enough for the boards of all stops of a module, with their documents."""
 TIGHT = (
     "[cache]", "entries = 6", "flights = 4",
     "[feed.passtimes]", "passes = 60", "messages = 4", "stops = 8", "[feed.cache]", "bytes = 200000",
@@ -144,12 +148,12 @@ class World:
             module: Gateway(self, module, f"10.0.1.{n}", 8090 + n, Random(f"{seed}/gateway/{module}"))
             for n, module in enumerate(modules, 1)
         }
-        self.statistics = {node: oracles.Statistics(self, node) for node in self.nodes}
-        rules: list[type[oracles.Oracle]] = [*oracles.ORACLES, *HTTP_ORACLES, *FEED_ORACLES]
+        self.statistics = {node: Statistics(self, node) for node in self.nodes}
+        rules: list[type[Oracle]] = [*ORACLES, *GATEWAY_ORACLES, Gauges, *HTTP_ORACLES, *FEED_ORACLES]
         if self.engines is not None:
-            shared = {oracles.Boards: SharedBoards, oracles.OneQuestion: OneQuestionForAll}
+            shared = {Boards: SharedBoards, OneQuestion: OneQuestionForAll}
             rules = [shared.get(rule, rule) for rule in rules] + [*SHARED_ORACLES]
-        self.oracles: list[oracles.Oracle] = [*self.statistics.values(), *(rule(self) for rule in rules)]
+        self.oracles: list[Oracle] = [*self.statistics.values(), *(rule(self) for rule in rules)]
         self.faults = make_faults(Random(f"{seed}/faults"), self)
         self.faults += make_slow_disk(Random(f"{seed}/slow disk"), hours)
         self.faults += make_reloads(Random(f"{seed}/reloads"), hours)
@@ -207,12 +211,12 @@ class World:
         if self.is_tight:
             lines += TIGHT
         else:
-            lines += ["[cache]", f"bytes = {oracles.CACHE_BYTES}"]
+            lines += ["[cache]", f"bytes = {CACHE_BYTES}"]
         if self.engines is not None:
             lines += ["[share]", f'url = "{self.engines.url}"']
         lines += [
             "[statistics]", f'file = "{node.statistics}"',
-            f"rotate = {oracles.ROTATE_BYTES}", f"keep = {oracles.KEEP}",
+            f"rotate = {ROTATE_BYTES}", f"keep = {KEEP}",
             "[snapshot]", f'file = "{node.snapshot}"',
             "[admin]", 'listen = "tcp:8081"',
             f"hosts = {['departures.example', RENAMED] if node.is_renamed else ['departures.example']}",
