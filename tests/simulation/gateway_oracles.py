@@ -351,7 +351,10 @@ class Boards(Oracle):
 
     def check_error(self, gateway: Gateway, key: tuple[str, str], exchange: Exchange) -> None:
         assert exchange.response is not None
-        if self.world.step_slack(exchange.sent_at - 15) or self.world.is_tight or exchange.books.is_unclean:
+        if self.world.step_slack(exchange.sent_at - 15) or self.world.is_tight:
+            return
+        self.check_unreadable(gateway, key, exchange)
+        if exchange.books.is_unclean:
             return
         answer = self.stored(key, exchange)
         if (
@@ -369,14 +372,22 @@ class Boards(Oracle):
         if exchange.method == "HEAD":
             return
         questions = gateway.questions.get(key[1], [])
-        last = questions[-1] if questions else None
-        is_broken = last is not None and last.epoch == exchange.epoch and last in self.broken
-        kinds = {answer.kind for answer in last.answers} if last is not None else set()
-        is_broken = is_broken and kinds <= {"broken", "codeless"}
-        if is_broken and last is not None and last.at < exchange.sent_at + 1 and exchange.status != 502:
-            self.found(f"{exchange}: {exchange.status}, though the answer was unreadable")
         if not questions or self.now - questions[-1].at > DEADLINE + 1.5:
             self.found(f"{exchange}: {exchange.status}, though the gateway was not asked")
+
+    def check_unreadable(self, gateway: Gateway, key: tuple[str, str], exchange: Exchange) -> None:
+        """A request whose only answers were unreadable gets 502."""
+        questions = gateway.questions.get(key[1])
+        last = questions[-1] if questions else None
+        if exchange.status == 502 or last is None or last.epoch != exchange.epoch or last.at > exchange.sent_at + 1:
+            return
+        if last.answers and {answer.kind for answer in last.answers} <= {"broken", "codeless"}:
+            self.world.scheduler.after(1.0, self.check_rejected, last, exchange)
+
+    def check_rejected(self, question: Question, exchange: Exchange) -> None:
+        """The unreadable answer to a question, if the program has received it, is known a second later."""
+        if question in self.broken:
+            self.found(f"{exchange}: {exchange.status}, though the answer was unreadable")
 
     def check_unreachable(self, gateway: Gateway, exchange: Exchange, at: float) -> None:
         """A gateway that accepts questions again is reported as unreachable only until the first one is answered."""

@@ -255,7 +255,7 @@ def is_older(answer: Answer, other: Answer) -> bool:
     first, second = answer.question, other.question
     if first is None or second is None or first.index >= second.index:
         return False
-    return (answer.accepted_at or inf) < (other.accepted_at or inf)
+    return (answer.accepted_at or inf) < other.sent_at  # each was received between these
 
 
 class OneQuestionForAll(SharedOracle):

@@ -389,7 +389,25 @@ class Browser(User):
                 self._last_id = fields[b"id"].decode()
 
 
-class Commuter(User):
+class Explorer(User):
+    """Requests rarely requested stops, of which the program mostly has no board."""
+
+    interval = (5.0, 30.0)
+
+    def use(self) -> None:
+        gateway = self.random.choice(list(self.world.gateways.values()))
+        self.path = f"/{gateway.module}/{self.random.choice(gateway.quiet_stops)}"
+        self.request_once()
+
+    def request_once(self) -> None:
+        """Send a request on a connection of its own."""
+        self.session = session = Session(self)
+        session.on_end = self.next
+        session.on_response = lambda exchange: session.close()
+        session.request("GET", self.path)
+
+
+class Commuter(Explorer):
     """Requests a rarely requested stop together with the other commuters, as passengers of a delayed train do."""
 
     def prepare(self) -> None:
@@ -404,10 +422,7 @@ class Commuter(User):
         self.world.scheduler.at(self.at + self.random.random() * self.random.choice((0.3, 3)), self.act)
 
     def use(self) -> None:
-        self.session = session = Session(self)
-        session.on_end = self.next
-        session.on_response = lambda exchange: session.close()
-        session.request("GET", self.path)
+        self.request_once()
 
 
 class Pipeliner(User):

@@ -40,6 +40,7 @@ from tests.simulation.users import (
     Commuter,
     Display,
     Exchange,
+    Explorer,
     Flooder,
     HangsUp,
     Hostile,
@@ -168,7 +169,7 @@ class World:
         kinds += [Commuter] * 6
         if self.feed is not None:
             kinds += [LiveDisplay] * 14
-        kinds.append(Flooder)
+        kinds += [Flooder, Explorer]
         self.operators = {node: Operator(self, node, n * N_USERS) for n, node in enumerate(self.nodes)}
         self.users: list[User] = []
         for number in range(1, N_USERS):
