@@ -92,10 +92,21 @@ class Probes(Oracle):
 
     FAILURES = 10
 
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.closed_at: dict[str, float] = {}
+        """By module: when an answer to an earlier question last closed the breaker."""
+
+    def acknowledged(
+        self, gateway: Gateway, answer: Answer | None, kind: str, status: int, sent: float, question: Question,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        self.closed_at[gateway.module] = self.now
+
     def asked(self, gateway: Gateway, question: Question) -> None:
         if gateway.mode != "silent" or self.world.engines is not None or self.world.step_slack(question.at - 60):
             return
-        since = gateway.was_asked[question.node]
+        since = max(gateway.was_asked[question.node], self.closed_at.get(gateway.module, -inf))
         asked = [
             other
             for others in gateway.questions.values()
