@@ -36,8 +36,6 @@ MISSED = 13, 20
 The program waits for five or six intervals, which seem twice as long for minutes after a loss of messages."""
 REPEATED = 36.0
 """Seconds in which a row is repeated while the feed is well."""
-DELAY_OF_MESSAGES = 15.0
-"""Seconds in which the end of a message is in a document that may be stored, or in a stream."""
 MARGIN = 60.0
 """Seconds around the horizon and the present in which a departure may be shown, or not."""
 
@@ -102,7 +100,7 @@ class FeedOracle(Oracle):
                 keys.update(key for key in model.rows if key[:4] in journeys)
             self.check_complete(what, code, keys, horizon)
         if document.messages is not None and document.is_known:
-            self.check_messages(what, code, document.messages)
+            self.check_messages(what, code, document.messages, settled)
         if document.name is not None and is_named and document.name != f"Dorp, {NAMES[code]}":
             self.found(f"{what}: {code} is called {document.name!r}, and not {NAMES[code]!r}")
 
@@ -207,14 +205,14 @@ class FeedOracle(Oracle):
                 self.found(f"{what}: lacks {planned}")
                 return
 
-    def check_messages(self, what: str, code: str, numbers: set[str]) -> None:
+    def check_messages(self, what: str, code: str, numbers: set[str], settled: float) -> None:
         model = self.world.model
         current = {message.number for message in model.messages.values() if message.code == code}
         known = model.messages | model.gone_messages
         unsure = {
             number
             for number in numbers | current
-            if known[number].at < model.killed_at or abs(self.now - known[number].ends) < DELAY_OF_MESSAGES
+            if known[number].at < model.killed_at or abs(self.now - known[number].ends) < settled + 1
         }
         current = {number for number in current if known[number].ends > self.now}
         numbers, current = numbers - unsure, current - unsure

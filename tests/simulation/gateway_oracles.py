@@ -114,7 +114,7 @@ class Probes(Oracle):
             if other.epoch == question.epoch and other is not question and other.at >= since
         ]
         failed = sorted(other.at + DEADLINE + 0.5 for other in asked if question.at - other.at > DEADLINE + 0.5)
-        opened_at = failed[self.FAILURES] if len(failed) > self.FAILURES else inf
+        opened_at = failed[self.FAILURES - 1] if len(failed) >= self.FAILURES else inf
         pending = [other for other in asked if other.at > max(opened_at, question.at - DEADLINE + 0.5)]
         if pending:
             self.found(f"/{gateway.module}/{question.code}: asked while {len(pending)} questions are not accepted")
