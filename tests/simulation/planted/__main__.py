@@ -49,7 +49,7 @@ def simulate(directory: Path, seed: int) -> tuple[float, str]:
 
 
 def find(patch: Path) -> tuple[int, float, str]:
-    """Run seeds with a fault; return the number of seeds and the processor time, and the rule that was broken, if any."""
+    """Run seeds with a fault; return how many, their processor time, and the rule that was broken, if any."""
     with tempfile.TemporaryDirectory(prefix="govi-planted-") as directory:
         target = Path(directory)
         plant(patch, target)
