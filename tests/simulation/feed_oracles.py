@@ -238,6 +238,8 @@ class LiveDocuments(FeedOracle):
             self.check_minutes(exchange)
         for document in documents.read(exchange.module, exchange.path, self.world.plain_body(exchange)):
             self.check(str(exchange), document, horizon, SETTLED)
+            if "limit=3" in exchange.path and len(document.shown) > 3:
+                self.found(f"{exchange}: has {len(document.shown)} departures")
 
     def check_minutes(self, exchange: Exchange) -> None:
         """The remaining minutes are not too many for as long as the response may be stored."""
@@ -248,8 +250,6 @@ class LiveDocuments(FeedOracle):
                 last = max(shown.expected or shown.target)
                 if shown.minutes and shown.minutes * 60 > last - until:
                     self.found(f"{exchange}: has {shown}, which leaves in {last - self.now:.0f} s")
-            if "limit=3" in exchange.path and len(document.shown) > 3:
-                self.found(f"{exchange}: has {len(document.shown)} departures")
 
     def check_missing(self, exchange: Exchange) -> None:
         """A stop is not refused while its departures are known."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SLACK = 0.5
 """Seconds for the network, which are not the program's."""
-FEED_SECONDS = 150.0
-"""Seconds without data and heartbeats after which the feed is down."""
+FEED_SECONDS = 90.0
+"""Seconds without data and heartbeats after which the feed is down: a minute, and the time in which it is noticed."""
 
 
 class Oracle:
@@ -164,27 +164,34 @@ class Health(Oracle):
 
 
 class Bounds(Oracle):
-    """What is bounded stays within its bound, as far as operators can see."""
+    """What is bounded stays within its bound, as operators see it; its bytes are in proportion to its number."""
+
+    SIZES = (("live passing times", "memory of these", 300, 900), (": boards", ": memory of boards", 500, 12_000))
+    """The ends of the names of a number and of its bytes, and the fewest and the most bytes of each."""
 
     def completed(self, exchange: Exchange) -> None:
         if exchange.path != "/status.json" or not isinstance(exchange.user, Operator) or exchange.status != 200:
             return
-        model, started_at = self.world.model, exchange.node.started_at
-        current = [
-            message.at
-            for message in model.messages.values()
-            if message.at > started_at + 30 and message.ends > self.now + SLACK
-        ]
-        for usage in json.loads(self.world.plain_body(exchange))["limits"]:
-            if (
-                usage["name"] == "general messages"
-                and not usage["used"]
-                and len(current) > 4
-                and not self.world.steps
-            ):
-                self.found(f"none of {len(current)} messages is stored")
+        usages = json.loads(self.world.plain_body(exchange))["limits"]
+        for usage in usages:
             if usage["limit"] is not None and usage["used"] > usage["limit"]:
                 self.found(f"{usage['name']}: {usage['used']}, though {usage['setting']} is {usage['limit']}")
+        used = {usage["name"]: usage["used"] for usage in usages}
+        if not self.world.is_tight:
+            self.check_sizes(used)
+        self.check_messages(used, exchange.node)
+
+    def check_sizes(self, used: dict[str, int]) -> None:
+        for name, n in used.items():
+            for number, memory, fewest, most in self.SIZES:
+                if name.endswith(number) and not fewest * n <= used[name.replace(number, memory)] <= most * n:
+                    self.found(f"{name}: {n}, with {used[name.replace(number, memory)]} bytes")
+
+    def check_messages(self, used: dict[str, int], node: Node) -> None:
+        messages = self.world.model.messages.values()
+        current = [item for item in messages if item.at > node.started_at + 30 and item.ends > self.now + SLACK]
+        if len(current) > 4 and not used["general messages"] and not self.world.steps:
+            self.found(f"none of {len(current)} messages is stored")
 
 
 class Timetables(Oracle):
