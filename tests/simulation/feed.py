@@ -458,7 +458,7 @@ class FeedWorld:
         else:
             self._n_messages += 1
             number = str(self._n_messages)
-            ends = at + self.ends.randrange(60, 600) if self.ends.random() < 0.5 else inf
+            ends = at + self.ends.randrange(15, 150) if self.ends.random() < 0.5 else inf
             message = Message(number, random.choice(STOPS), f"Halte vervalt, nr. {number} <é>", at, ends=ends)
             self.messages[number] = message
         self.publish_message(message)

@@ -28,6 +28,8 @@ from tests.simulation.users import Exchange
 
 SETTLED = 1.5
 """Seconds after which a change is in every response."""
+STORED = 10.0
+"""Seconds for which a response may be stored."""
 FRESH = 60.0
 SLOWEST = 240.0
 """Seconds after which an operator is stale, however long its interval seemed while messages were lost."""
@@ -86,7 +88,7 @@ class FeedOracle(Oracle):
             places.append(moments(row.day, row.expected)[0])
             heard, silence = now - model.heard[row.key], now - model.operators[row.owner]
             # It is hidden a minute later, in responses that may be stored for ten seconds.
-            if now > moments(row.day, row.expected)[1] + MARGIN + 10 + settled and not document.is_by_journey:
+            if now > moments(row.day, row.expected)[1] + MARGIN + STORED + settled and not document.is_by_journey:
                 self.found(f"{what}: still has {shown}, though it has left: {row}")
             if not self.agrees(shown, row, is_named, settled):
                 self.found(f"{what}: has {shown}, and the feed {row}, heard {heard:.1f} s ago")
@@ -212,7 +214,7 @@ class FeedOracle(Oracle):
         unsure = {
             number
             for number in numbers | current
-            if known[number].at < model.killed_at or abs(self.now - known[number].ends) < settled + 1
+            if known[number].at < model.killed_at or abs(self.now - known[number].ends) < max(settled, STORED) + 1
         }
         current = {number for number in current if known[number].ends > self.now}
         numbers, current = numbers - unsure, current - unsure

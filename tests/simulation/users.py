@@ -604,9 +604,10 @@ class Operator(User):
 
     def use(self) -> None:
         if self.names.random() < 0.2:
-            self.ask("/status", self.responded_to_name, "renamed.example")
+            self.ask("/status", self.responded_to_name, "renamed.example", on_end=self.next)
             return
-        self.ask(self.random.choice(("/ready", "/ready", "/ready", "/health", "/metrics", "/status.json", "/status")))
+        paths = ("/ready", "/ready", "/ready", "/health", "/metrics", "/status.json", "/status")
+        self.ask(self.random.choice(paths), on_end=self.next)
 
     def responded_to_name(self, exchange: Exchange) -> None:
         """The name in force is that of the last reload."""
@@ -614,16 +615,18 @@ class Operator(User):
         is_settled = exchange.sent_at > max(node.renamed_at, node.started_at) + 1
         if is_settled and node.is_up and (exchange.status == 421) == node.is_renamed:
             world.found("reloads", f"{exchange}: {exchange.status}, though is_renamed is {node.is_renamed}")
-        self.next()
 
-    def ask(self, path: str, then: Callable[[Exchange], object] | None = None, host: str = "127.0.0.1") -> None:
+    def ask(
+        self, path: str, then: Callable[[Exchange], object] = id, host: str = "127.0.0.1",
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Send a request on a connection of its own. then: called with its response, if there is one."""
         session = Session(self, 8081)
-        session.on_end = self.next if then is None else (lambda: None)
+        session.on_end = on_end
 
         def responded(exchange: Exchange) -> None:
             session.close()
-            if then is not None:
-                then(exchange)
+            then(exchange)
 
         session.on_response = responded
         session.request("GET", path, {"Host": host})
