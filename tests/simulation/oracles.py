@@ -135,7 +135,7 @@ class Health(Oracle):
 
     def tick(self) -> None:
         feed = self.world.feed
-        if feed is None or (feed.publisher is not None and "silent" not in feed.faults):
+        if feed is None or (feed.publisher is not None and ("silent" not in feed.faults or "repeats" in feed.faults)):
             self.heard_at = self.now
 
     def completed(self, exchange: Exchange) -> None:
