@@ -122,7 +122,7 @@ class Probation(Generic[K]):
             self._size -= size
             if not cohort.n:
                 del self._cohorts[max(number, next(iter(self._cohorts)))]
-            elif len(cohort.keys) > 2 * cohort.n:
+            else:
                 self._drop_keys(cohort)
 
     def victim(self) -> K | None:
@@ -143,11 +143,15 @@ class Probation(Generic[K]):
         return number != 0 and self._cohort(number) is cohort
 
     def _drop_keys(self, cohort: _Cohort[K]) -> None:
-        """Drop keys of entries that left, in steps that are brief however many there are."""
+        """Drop keys of entries that left: the first ones, and all if they are most, in brief steps."""
+        keys = cohort.keys
         for _ in range(STEP_KEYS):
-            key = cohort.keys.popleft()
-            if self._contains(cohort, key):
-                cohort.keys.append(key)
+            if not self._contains(cohort, keys[0]):
+                keys.popleft()
+            elif len(keys) > 2 * cohort.n:
+                keys.rotate(-1)
+            else:
+                return
 
     def _cohort(self, number: int) -> _Cohort[K]:
         """Return the cohort with a number, or the oldest one, with which it was merged."""

@@ -10,6 +10,7 @@ from govi_server.kv78turbo.bounded_table import (
     MAX_COHORTS,
     STEP_ENTRIES,
     BoundedTable,
+    Probation,
     largest_cohort,
 )
 
@@ -113,6 +114,23 @@ class BoundedTableTests(SynchronousTestCase):
         (cohort,) = table._probation._cohorts.values()
         self.assertGreater(cohort.n, 10)
         self.assertLess(len(cohort.keys), 3 * cohort.n)
+
+    def test_eviction_is_brief_after_the_first_entries_left(self) -> None:
+        """The search for the next victim does not examine the keys of all earlier entries, which have left."""
+        numbers: dict[int, int] = {}
+        examined: list[int] = []
+
+        def number_of(key: int) -> int:
+            examined.append(key)
+            return numbers.get(key, 0)
+
+        probation = Probation(1000, number_of)
+        for key in range(1000):
+            numbers[key] = probation.add(key, 1, 0.0)
+        for key in range(490):
+            probation.discard(numbers.pop(key), 1)
+        examined.clear()
+        self.assertEqual((probation.victim(), examined), (490, [490]))
 
     def test_largest_cohort(self) -> None:
         """The largest group of unconfirmed entries is selected, the oldest first."""
