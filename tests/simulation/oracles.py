@@ -166,7 +166,7 @@ class Health(Oracle):
 class Bounds(Oracle):
     """What is bounded stays within its bound, as operators see it; its bytes are in proportion to its number."""
 
-    SIZES = (("live passing times", "memory of these", 300, 900), (": boards", ": memory of boards", 500, 12_000))
+    SIZES = (("live passing times", "memory of these", 450, 650), (": boards", ": memory of boards", 500, 12_000))
     """The ends of the names of a number and of its bytes, and the fewest and the most bytes of each."""
 
     def completed(self, exchange: Exchange) -> None:
