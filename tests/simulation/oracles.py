@@ -144,7 +144,7 @@ class Health(Oracle):
         world, now, node = self.world, self.now, exchange.node
         if node.is_stopping and exchange.sent_at > node.stopping_at + SLACK and exchange.status == 200:
             self.found(f"/ready is 200, {exchange.sent_at - node.stopping_at:.1f} s after SIGTERM")
-        if not node.is_up or now - node.started_at < 60 or world.step_slack(now - 60):
+        if not node.is_up or now - node.started_at < 60 or world.step_slack(now - 100):
             return
         bad = [gateway for gateway in world.gateways.values() if gateway.mode in BAD]
         silence = now - max(self.heard_at, node.started_at)

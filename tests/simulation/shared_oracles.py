@@ -81,10 +81,10 @@ class SharedOracle(Oracle):
 class SharedBoards(Boards, SharedOracle):
     """The rules of Boards for each process, and for all of them together while the engine serves them well.
 
-    A board is older than another one if it was both asked for and received earlier. A process never serves an older
-    board after a newer one. So a client may see an older board only from another process, and no longer than that
-    serves it by its Age: after 60 s it fetches the newest one. A board that a process has fetched (a miss) is not
-    older than any that a process had received before the request.
+    A board is older than another one if it was asked for earlier, and received earlier by more than MARGIN. A process
+    never serves an older board after a newer one. So a client may see an older board only from another process, and
+    no longer than that serves it by its Age: after 60 s it fetches the newest one. A board that a process has fetched
+    (a miss) is not older than any that a process had received before the request.
     """
 
     TRANSIT = 1.5  # a callback that is passed on, over a new connection with 0.3 s each way, and the engine
@@ -255,7 +255,8 @@ def is_older(answer: Answer, other: Answer) -> bool:
     first, second = answer.question, other.question
     if first is None or second is None or first.index >= second.index:
         return False
-    return (answer.accepted_at or inf) < other.sent_at  # each was received between these
+    # A node to which a callback is passed on receives it up to so much later, and cannot know the order.
+    return (answer.accepted_at or inf) + MARGIN < other.sent_at
 
 
 class OneQuestionForAll(SharedOracle):
