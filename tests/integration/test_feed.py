@@ -92,7 +92,9 @@ def stop(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
 
 
 def read_records(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Return the records of a file, without one that is being written."""
+    *lines, _ = path.read_text().split("\n") if path.exists() else [""]
+    return [json.loads(line) for line in lines]
 
 
 def until(condition: Callable[[], object]) -> None:
